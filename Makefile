@@ -1,0 +1,50 @@
+# What a newcomer calls: make run, make test. `make help` lists the rest.
+
+GO      ?= go
+TOOL     = $(GO) tool -modfile=internal/tools/go.mod
+FUZZTIME ?= 20s
+TARGETS  = linux/amd64 linux/arm64 linux/loong64 darwin/arm64 windows/amd64
+
+.PHONY: help build run test check vuln fuzz cross setup clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+build: ## the binary, ./singlegate
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o singlegate .
+
+run: ## the demo
+	$(GO) run . demo
+
+setup: ## what the end-to-end tests need: Chromium, Node modules
+	sh internal/e2e/setup.sh
+
+test: setup ## every test, with the race detector
+	$(GO) test -race -shuffle=on -timeout 15m ./...
+
+check: vuln ## gofmt, vet, staticcheck, known vulnerabilities
+	@test -z "$$(gofmt -l .)" || { echo "gofmt these files:"; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+
+vuln: ## known vulnerabilities, where their database can be reached
+	@if curl -fsI --max-time 10 https://vuln.go.dev/index/modules.json.gz >/dev/null 2>&1; \
+	then $(TOOL) govulncheck ./...; \
+	else echo "govulncheck skipped: its database cannot be reached"; fi
+
+fuzz: ## every fuzz target for FUZZTIME
+	@$(GO) list ./... | while read -r pkg; do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+	    echo "$$pkg $$target"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	  done; \
+	done
+
+cross: ## builds for the other systems
+	@for t in $(TARGETS); do \
+	  echo "$$t"; \
+	  CGO_ENABLED=0 GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) build -o /dev/null . || exit 1; \
+	done
+
+clean:
+	rm -f singlegate

@@ -1,0 +1,163 @@
+package gateway
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config says what a Server serves. It is what package config makes of the
+// file; every field of it is checked by Compile. A Config is never modified
+// once it was handed over.
+type Config struct {
+	Public         Public
+	Listeners      []Listener
+	Routes         []Route
+	Services       []ServiceRef   // the services that routes may name
+	TrustedProxies []netip.Prefix // peers whose X-Forwarded-* and Forwarded are believed
+	Limits         Limits
+	Shutdown       Shutdown
+	Redact         Redact
+}
+
+// Public is how clients name the gateway: the host and port behind which its
+// listeners are reached (NAT, a load balancer). It is used for URLs that the
+// gateway prints or serves. Zero values: the request's host, the listener's own
+// port.
+type Public struct {
+	Host string
+	Port uint16
+}
+
+// A Listener is a socket the gateway accepts on.
+type Listener struct {
+	At      string // where it is written, "singlegate.yaml:3:5"; begins every error about it
+	Name    string // unique; the address when the file gives none
+	Address string // host:port; an empty host is every address, IPv4 and IPv6
+	TLS     bool
+	Public  Public // overrides Config.Public, field by field
+}
+
+// A ServiceRef tells Compile which services there are and which port names
+// their nodes have, so that a route to a port that no node has is refused.
+type ServiceRef struct {
+	At    string
+	Name  string
+	Ports []string // the names its nodes may have; "" stands for the unnamed one
+}
+
+// A Route is a rule: host, path prefix and kind of request → one action. Just
+// one of Service, Static, Page and Redirect is set.
+type Route struct {
+	At        string   // where it is written; begins every error about it
+	Host      string   // "im.example.gov", "{node}.im.example.gov", or "" for every host
+	Paths     []string // prefixes, matched at segment boundaries; one segment of each may be {node}
+	Accept    Accept   // which requests it takes
+	Listeners []string // names; none: every listener
+
+	Service string // proxied to this service
+	Port    string // the node's port; "": its only one
+	Rewrite string // stands upstream in place of the matched prefix; "": the path goes on unchanged
+	Balance Balance
+	Origins []string // allowed Origin values of WebSocket handshakes ("*" alone: any); none: no check
+	Refuse  Refuse   // how a WebSocket handshake that cannot be served is refused
+
+	Static   string // folder whose files are served
+	Fallback string // file within it that answers for paths that do not exist; "": 404
+	Page     string // "check": the connection check page
+	Redirect string // "https" (same host and path), or an absolute URL
+
+	Timeouts Timeouts
+}
+
+// Accept is the kind of request that a route matches.
+type Accept string
+
+// The kinds. The narrower one wins where two routes match alike.
+const (
+	AcceptAny       Accept = "any"
+	AcceptHTTP      Accept = "http"
+	AcceptWebSocket Accept = "websocket"
+)
+
+// Balance is how a balanced route picks a node.
+type Balance string
+
+// The policies; both follow the nodes' weights.
+const (
+	RoundRobin       Balance = "round_robin"
+	LeastConnections Balance = "least_connections"
+)
+
+// Refuse is how a WebSocket handshake that the gateway cannot serve is refused.
+type Refuse string
+
+// RefuseStatus answers with an HTTP status. RefuseClose accepts the handshake
+// and closes it with code 1013 or 1008 and the reason, for clients that cannot
+// see the status of a refused handshake (mini-programs, browsers).
+const (
+	RefuseStatus Refuse = "status"
+	RefuseClose  Refuse = "close"
+)
+
+// Timeouts are a route's waits. Zero means the default, which DefaultTimeouts
+// gives, except for Total and Lifetime, where it means no limit.
+type Timeouts struct {
+	Connect   time.Duration // until a node has accepted the connection
+	Handshake time.Duration // until a node has answered a WebSocket handshake
+	Read      time.Duration // until the head of an HTTP answer has come, and between two reads of its body
+	Stall     time.Duration // between two bytes that a client sends or takes
+	Total     time.Duration // for a whole HTTP exchange
+	Idle      time.Duration // how long a tunnel, or an event stream, may be silent
+	Lifetime  time.Duration // how long a tunnel may live
+}
+
+// DefaultTimeouts are the waits of a route that sets none.
+func DefaultTimeouts() Timeouts {
+	return Timeouts{
+		Connect:   10 * time.Second,
+		Handshake: 10 * time.Second,
+		Read:      100 * time.Second,
+		Stall:     60 * time.Second,
+		Idle:      time.Hour,
+	}
+}
+
+// Limits bound what one client and the whole process may take. Zero means the
+// default, which DefaultLimits gives.
+type Limits struct {
+	HeadSize         int           // bytes of a request head; more: 431
+	HeadTimeout      time.Duration // from the first byte of a request head to its last
+	HandshakeTimeout time.Duration // for a TLS handshake
+	KeepAlive        time.Duration // how long a connection may wait for its next request
+	Descriptors      int           // open files the process may use; 0: what the system allows
+}
+
+// DefaultLimits are the limits of a file that sets none.
+func DefaultLimits() Limits {
+	return Limits{
+		HeadSize:         16 << 10,
+		HeadTimeout:      10 * time.Second,
+		HandshakeTimeout: 10 * time.Second,
+		KeepAlive:        75 * time.Second,
+	}
+}
+
+// Shutdown is how the gateway ends on SIGTERM: not ready, Grace during which
+// requests and tunnels go on as they are, tunnels closed with 1001 spread over
+// Drain, everything else cut at Deadline after the signal.
+type Shutdown struct {
+	Grace    time.Duration
+	Drain    time.Duration
+	Deadline time.Duration
+}
+
+// DefaultShutdown is the ending of a file that sets none.
+func DefaultShutdown() Shutdown {
+	return Shutdown{Grace: 2 * time.Second, Drain: 5 * time.Second, Deadline: 30 * time.Second}
+}
+
+// Redact says what never reaches a log.
+type Redact struct {
+	Query []string // names of query parameters, beside token, session_key and access_token
+	Paths []string // patterns such as "/ws/{session}/*": segments in braces are redacted, * is any segment
+}

@@ -1,0 +1,165 @@
+package gateway
+
+import (
+	"errors"
+	"net"
+	"runtime/debug"
+
+	"github.com/valyala/fasthttp"
+)
+
+// handle is the way of one request: admit → parse → match → dispatch. A panic
+// in it costs this request.
+func (s *Server) handle(ctx *fasthttp.RequestCtx) {
+	r := s.newRequest(ctx)
+	defer r.recoverPanic()
+	p := r.resolve()
+	if p == nil {
+		p = r.dispatch()
+	}
+	if p != nil {
+		r.refuse(p)
+	}
+}
+
+// handleExpect decides about "Expect: 100-continue" before the body is asked
+// for: a request that will be refused anyway is refused now.
+func (s *Server) handleExpect(ctx *fasthttp.RequestCtx) (status int) {
+	r := s.newRequest(ctx)
+	defer func() {
+		if v := recover(); v != nil {
+			r.logPanic(v)
+			status = fasthttp.StatusInternalServerError
+		}
+	}()
+	p := r.resolve()
+	if p == nil && r.websocket {
+		p = r.checkHandshake()
+	}
+	if p == nil {
+		return fasthttp.StatusContinue
+	}
+	r.refuse(p)
+	return p.status
+}
+
+// handleHeadError answers what fasthttp could not read as a request.
+func (s *Server) handleHeadError(ctx *fasthttp.RequestCtx, err error) {
+	r := s.newRequest(ctx)
+	r.conn.linger.Store(true)
+	var small *fasthttp.ErrSmallBuffer
+	var timeout net.Error
+	switch {
+	case errors.As(err, &small):
+		r.refuse(headTooLarge(r.listener.limits.HeadSize))
+	case errors.As(err, &timeout) && timeout.Timeout():
+		r.refuse(headTimeout())
+	default:
+		r.refuse(badRequest(errNotHTTP).because(err))
+	}
+}
+
+var errNotHTTP = errors.New("it is not HTTP/1.1 as RFC 9112 defines it")
+
+// resolve finds the route of the request, and the node of a pinned one.
+func (r *request) resolve() *problem {
+	if r.conn.crowded {
+		r.server.descriptors.warn(r.server.log)
+		return overloaded()
+	}
+	if p := r.parse(); p != nil {
+		return p
+	}
+	if r.server.stopping.Load() && r.websocket {
+		return stopping()
+	}
+	m, ok := r.state.table.match(r.listener.Name, r.host, r.path, r.websocket)
+	if !ok {
+		return noRoute()
+	}
+	r.match = m
+	if m.route.Service == "" {
+		return nil
+	}
+	switch {
+	case m.service == nil:
+		return noSnapshot(m.route.Service)
+	case m.route.pinned() && m.node == nil:
+		return nodeUnknown(m.name)
+	}
+	return nil
+}
+
+// dispatch does what the route says.
+func (r *request) dispatch() *problem {
+	switch route := r.match.route; {
+	case route.Redirect != "":
+		return r.serveRedirect()
+	case route.static != nil:
+		return r.serveStatic()
+	case route.Page != "":
+		return r.servePage()
+	case r.websocket:
+		return r.serveWebSocket()
+	}
+	return r.serveHTTP()
+}
+
+// refuse answers with a problem and logs the request.
+func (r *request) refuse(p *problem) {
+	if r.websocket && r.refuseByClose(p) {
+		return
+	}
+	p.write(r.ctx, r.id)
+	if p.endConn || r.websocket || r.hasBody() {
+		// What follows on this connection must never be taken for a request.
+		r.ctx.Response.SetConnectionClose()
+		r.conn.linger.Store(true)
+	}
+	r.logRefusal(p)
+}
+
+// serveStatic answers from a folder.
+func (r *request) serveStatic() *problem {
+	if r.match.rest == "" {
+		return r.redirect(r.path + "/" + r.query)
+	}
+	switch status := r.match.route.static.serve(r.ctx, r.match.rest); status {
+	case fasthttp.StatusNotFound:
+		return notFound()
+	case fasthttp.StatusMethodNotAllowed:
+		return methodRefused(r.method)
+	case fasthttp.StatusRequestedRangeNotSatisfiable:
+		return rangeRefused()
+	}
+	r.finishOwn()
+	return nil
+}
+
+// finishOwn ends an answer that the gateway made without a node.
+func (r *request) finishOwn() {
+	if r.hasBody() {
+		r.ctx.Response.SetConnectionClose()
+		r.conn.linger.Store(true)
+	}
+	r.logAnswer(r.ctx.Response.StatusCode())
+}
+
+func (r *request) recoverPanic() {
+	v := recover()
+	if v == nil {
+		return
+	}
+	r.logPanic(v)
+	if r.exchange != nil {
+		r.exchange.end()
+	}
+	r.conn.release()
+	r.refuse(internalError())
+}
+
+func (r *request) logPanic(v any) {
+	r.server.panics.Add(1)
+	r.server.log.Error().Str("request_id", r.id).Interface("panic", v).Bytes("stack", debug.Stack()).
+		Msg("a panic ended a request")
+}

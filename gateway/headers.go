@@ -1,0 +1,177 @@
+package gateway
+
+import (
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+// A field is one header line to be sent to a node, with the name's case kept.
+type field struct{ name, value string }
+
+// passedFields are the client's headers that go on to the node, in their order
+// and case: all but those of this hop (RFC 9110 section 7.6.1), those the
+// gateway makes itself, and what only a trusted proxy may say.
+func (r *request) passedFields() []field {
+	named := tokensOf(r.headers("Connection"))
+	var fields []field
+	for k, v := range r.ctx.Request.Header.AllInOrder() {
+		name := string(k)
+		lower := strings.ToLower(name)
+		if ownHeader(lower) || forgedHeader(lower) || r.untrusted(lower) || nameIn(named, lower) {
+			continue
+		}
+		fields = append(fields, field{name, string(v)})
+	}
+	return fields
+}
+
+// ownHeader: headers of one hop, and those the gateway writes anew.
+func ownHeader(lower string) bool {
+	switch lower {
+	case "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+		"proxy-authenticate", "proxy-authorization", "host", "content-length", "expect",
+		"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "forwarded", "x-request-id":
+		return true
+	}
+	return false
+}
+
+// forgedHeader spots names that differ from a protected one only by underscores
+// for hyphens: many servers cannot tell these apart.
+func forgedHeader(lower string) bool {
+	if !strings.Contains(lower, "_") {
+		return false
+	}
+	plain := strings.ReplaceAll(lower, "_", "-")
+	return ownHeader(plain) || strings.HasPrefix(plain, "x-forwarded-")
+}
+
+// untrusted: the rest of the X-Forwarded family.
+func (r *request) untrusted(lower string) bool {
+	return !r.trusted && strings.HasPrefix(lower, "x-forwarded-")
+}
+
+func nameIn(names []string, lower string) bool {
+	for _, n := range names {
+		if n == lower {
+			return true
+		}
+	}
+	return false
+}
+
+// forwardedFields tell the node about the client. They are made from the peer;
+// what a trusted proxy said is kept and added to.
+func (r *request) forwardedFields() []field {
+	peer := r.conn.peer.Addr().String()
+	proto, host := "http", r.rawHost
+	if r.listener.TLS {
+		proto = "https"
+	}
+	chain, forwarded := peer, forwardedElement(r.conn.peer.Addr(), r.rawHost, proto)
+	if r.trusted {
+		chain = appended(r.headers("X-Forwarded-For"), peer)
+		forwarded = appended(r.headers("Forwarded"), forwarded)
+		proto = firstOr(r.headers("X-Forwarded-Proto"), proto)
+		host = firstOr(r.headers("X-Forwarded-Host"), host)
+	}
+	return []field{
+		{"X-Forwarded-For", chain},
+		{"X-Forwarded-Proto", proto},
+		{"X-Forwarded-Host", host},
+		{"X-Real-IP", r.client.String()},
+		{"Forwarded", forwarded},
+		{"X-Request-Id", r.id},
+	}
+}
+
+func appended(values []string, last string) string {
+	return strings.Join(append(values, last), ", ")
+}
+
+func firstOr(values []string, otherwise string) string {
+	if len(values) > 0 && values[0] != "" {
+		return values[0]
+	}
+	return otherwise
+}
+
+// forwardedElement is one element of a Forwarded header (RFC 7239 section 4).
+func forwardedElement(peer netip.Addr, host, proto string) string {
+	by := peer.String()
+	if peer.Is6() {
+		by = `"[` + by + `]"`
+	}
+	return "for=" + by + `;host="` + host + `";proto=` + proto
+}
+
+// upstreamHeader is the header of a proxied HTTP request. Names keep their case;
+// an empty User-Agent keeps net/http from inventing one.
+func (r *request) upstreamHeader() http.Header {
+	h := http.Header{"User-Agent": {""}}
+	for _, f := range append(r.passedFields(), r.forwardedFields()...) {
+		name := f.name
+		if strings.EqualFold(name, "User-Agent") {
+			h["User-Agent"] = []string{f.value}
+			continue
+		}
+		h[name] = append(h[name], f.value)
+	}
+	return h
+}
+
+// handshakeHead is the head of a WebSocket handshake to a node, for one write.
+// No header of the client can remove or double what the gateway sets.
+func (r *request) handshakeHead(target, key string) []byte {
+	var b strings.Builder
+	b.WriteString("GET " + target + " HTTP/1.1\r\nHost: " + r.rawHost + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n")
+	for _, f := range append(r.handshakeFields(key), r.forwardedFields()...) {
+		b.WriteString(f.name + ": " + f.value + "\r\n")
+	}
+	b.WriteString("\r\n")
+	return []byte(b.String())
+}
+
+// handshakeFields pass the client's headers on; those of the handshake itself
+// cannot be taken away by being named in Connection.
+func (r *request) handshakeFields(key string) []field {
+	fields := []field{{"Sec-WebSocket-Version", "13"}, {"Sec-WebSocket-Key", key}}
+	for _, name := range []string{"Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"} {
+		for _, v := range r.headers(name) {
+			fields = append(fields, field{name, v})
+		}
+	}
+	for _, f := range r.passedFields() {
+		switch strings.ToLower(f.name) {
+		case "sec-websocket-version", "sec-websocket-key", "sec-websocket-protocol", "sec-websocket-extensions":
+		default:
+			fields = append(fields, f)
+		}
+	}
+	return fields
+}
+
+// hopHeader: headers of a node's answer that concern only its own connection.
+func hopHeader(name string) bool {
+	switch strings.ToLower(name) {
+	case "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "proxy-authenticate":
+		return true
+	}
+	return false
+}
+
+// answerFields are the headers of a node's answer that go on to the client.
+func answerFields(h http.Header) []field {
+	named := tokensOf(h["Connection"])
+	var fields []field
+	for name, values := range h {
+		if hopHeader(name) || nameIn(named, strings.ToLower(name)) || name == "Content-Length" {
+			continue
+		}
+		for _, v := range values {
+			fields = append(fields, field{name, v})
+		}
+	}
+	return fields
+}

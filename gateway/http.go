@@ -1,0 +1,154 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+
+	"singlegate/upstream"
+)
+
+// serveHTTP proxies one HTTP request. Another node is tried only while nothing
+// was sent to the one before.
+func (r *request) serveHTTP() *problem {
+	x := r.begin()
+	p := x.forward()
+	if p != nil {
+		x.end()
+	}
+	return p
+}
+
+func (x *exchange) forward() *problem {
+	pick := picker{match: &x.r.match}
+	header := x.r.upstreamHeader()
+	for {
+		lease, addr, p := pick.next()
+		if p != nil {
+			return p
+		}
+		x.lease = lease
+		answer, err := x.r.server.upstream.RoundTrip(x.request(addr, header))
+		if err == nil {
+			x.notWaiting()
+			x.reply(answer)
+			return nil
+		}
+		err = x.causeOf(err)
+		if !upstream.DialFailed(err) || x.bodyTouched() {
+			return x.problemOf(err)
+		}
+		lease.Done()
+		pick.failed(err)
+		x.waiting()
+	}
+}
+
+// request is what the node gets: path and query as they are.
+func (x *exchange) request(addr string, header http.Header) *http.Request {
+	req := (&http.Request{
+		Method: x.r.method,
+		Host:   x.r.rawHost,
+		URL: &url.URL{
+			Scheme:     "http",
+			Host:       addr,
+			Opaque:     x.r.match.path,
+			RawQuery:   strings.TrimPrefix(x.r.query, "?"),
+			ForceQuery: x.r.query == "?",
+		},
+		Header: header,
+	}).WithContext(x.ctx)
+	if x.body != nil {
+		req.Body, req.ContentLength = x.body, x.body.length
+	}
+	return req
+}
+
+func (x *exchange) bodyTouched() bool { return x.body != nil && x.body.received.Load() > 0 }
+
+// problemOf says what the client is told of a failed exchange.
+func (x *exchange) problemOf(err error) *problem {
+	return upstreamProblem(err)
+}
+
+// upstreamProblem sorts the failures of a node that was reached.
+func upstreamProblem(err error) *problem {
+	var timeout net.Error
+	switch {
+	case errors.Is(err, errClientBody):
+		return badRequest(errClientBody).because(err)
+	case errors.Is(err, errClientLeft):
+		return clientLeft().because(err)
+	case errors.Is(err, ErrDescriptors):
+		return overloaded().because(err)
+	case errors.Is(err, errGatewayEnds):
+		return stopping()
+	case errors.Is(err, errNodeSilent), errors.Is(err, errTotalTimeout), errors.Is(err, os.ErrDeadlineExceeded),
+		errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return upstreamTimeout().because(err)
+	}
+	return upstreamFailed().because(err)
+}
+
+// A picker walks over the nodes that a request may go to: the one of a pinned
+// route, or those of a balanced one by its policy, each once.
+type picker struct {
+	match *match
+	tried []*upstream.Node
+	err   error // why the last one failed
+}
+
+// maxTries bounds how long a client waits for a service whose nodes refuse.
+const maxTries = 5
+
+// next leases the next node and gives its address.
+func (p *picker) next() (*upstream.Lease, string, *problem) {
+	route := p.match.route
+	if errors.Is(p.err, ErrDescriptors) {
+		return nil, "", overloaded().because(p.err)
+	}
+	node := p.choose()
+	if node == nil {
+		return nil, "", p.nobody()
+	}
+	p.tried = append(p.tried, node)
+	addr, ok := node.Addr(route.Port)
+	if !ok {
+		return nil, "", nodeDown(p.match.name).because(errors.New("the node has no port " + route.Port))
+	}
+	return node.Lease(), addr, nil
+}
+
+func (p *picker) choose() *upstream.Node {
+	route := p.match.route
+	switch {
+	case len(p.tried) == maxTries:
+		return nil
+	case route.pinned():
+		if len(p.tried) > 0 {
+			return nil
+		}
+		return p.match.node
+	case route.Balance == LeastConnections:
+		return p.match.service.LeastConnections(route.Port, p.tried)
+	}
+	return p.match.service.RoundRobin(route.Port, p.tried)
+}
+
+// failed notes that the node could not be reached.
+func (p *picker) failed(err error) { p.err = err }
+
+// nobody says why no node is left.
+func (p *picker) nobody() *problem {
+	switch {
+	case p.match.route.pinned():
+		return nodeDown(p.match.name).because(p.err)
+	case len(p.tried) == 0:
+		return noNode(p.match.route.Service)
+	}
+	return upstreamFailed().because(p.err)
+}

@@ -1,0 +1,264 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/valyala/fasthttp"
+)
+
+// A listener accepts connections on one address and has fasthttp serve them.
+// Its settings may be swapped while it runs; the socket stays.
+type listener struct {
+	address  string
+	server   *Server
+	socket   net.Listener
+	http     *fasthttp.Server
+	settings atomic.Pointer[listenerSettings]
+	log      zerolog.Logger
+	done     chan struct{} // closed when serving has ended
+
+	mu    sync.Mutex
+	conns map[*clientConn]struct{} // accepted, not closed, not detached
+}
+
+type listenerSettings struct {
+	Listener
+	limits Limits
+	public Public // resolved: the listener's over the config's
+}
+
+// openListener binds the address. Serving begins with serve.
+func openListener(s *Server, cfg Listener, pub Public, limits Limits) (*listener, error) {
+	socket, err := net.Listen("tcp", cfg.Address)
+	if err != nil {
+		return nil, fmt.Errorf("%s: listener %s: %w", cfg.At, cfg.Name, bindHint(err))
+	}
+	l := &listener{
+		address: cfg.Address,
+		server:  s,
+		socket:  socket,
+		log:     s.log.With().Str("listener", cfg.Name).Logger(),
+		done:    make(chan struct{}),
+		conns:   make(map[*clientConn]struct{}),
+	}
+	l.configure(cfg, pub, limits)
+	l.http = l.newHTTP(limits)
+	return l, nil
+}
+
+func bindHint(err error) error {
+	switch {
+	case errors.Is(err, errAddrInUse):
+		return fmt.Errorf("%w: another process listens there; `ss -ltnp` shows which", err)
+	case errors.Is(err, errAccess):
+		return fmt.Errorf("%w: ports below 1024 need root or CAP_NET_BIND_SERVICE", err)
+	}
+	return err
+}
+
+func (l *listener) configure(cfg Listener, pub Public, limits Limits) {
+	l.settings.Store(&listenerSettings{Listener: cfg, limits: limits, public: resolvePublic(cfg, pub, l.socket.Addr())})
+}
+
+// resolvePublic is how clients name this listener.
+func resolvePublic(cfg Listener, pub Public, bound net.Addr) Public {
+	if cfg.TLS && cfg.Public.Port == 0 {
+		cfg.Public.Port = pub.Port // the config's port is that of the TLS entry
+	}
+	if cfg.Public.Host == "" {
+		cfg.Public.Host = pub.Host
+	}
+	if tcp, ok := bound.(*net.TCPAddr); ok && cfg.Public.Port == 0 {
+		cfg.Public.Port = uint16(tcp.Port)
+	}
+	return cfg.Public
+}
+
+// reconfigure swaps the settings while the listener runs. What fasthttp was set
+// up with stays until a restart.
+func (l *listener) reconfigure(cfg Listener, pub Public, limits Limits) {
+	old := l.settings.Load().limits
+	if old.HeadSize != limits.HeadSize || old.HeadTimeout != limits.HeadTimeout || old.KeepAlive != limits.KeepAlive {
+		l.log.Warn().Msg("limits.head_size, head_timeout and keep_alive of an open listener change with a restart")
+		limits.HeadSize, limits.HeadTimeout, limits.KeepAlive = old.HeadSize, old.HeadTimeout, old.KeepAlive
+	}
+	l.configure(cfg, pub, limits)
+}
+
+// newHTTP sets fasthttp up.
+func (l *listener) newHTTP(limits Limits) *fasthttp.Server {
+	return &fasthttp.Server{
+		Handler:                       l.server.handle,
+		ErrorHandler:                  l.server.handleHeadError,
+		ExpectHandler:                 l.server.handleExpect,
+		Logger:                        debugLog{l.log},
+		ReadBufferSize:                limits.HeadSize,
+		ReadTimeout:                   limits.HeadTimeout,
+		IdleTimeout:                   limits.KeepAlive,
+		MaxRequestBodySize:            1 << 62, // bodies are streamed, and counted where they are limited
+		StreamRequestBody:             true,
+		ReduceMemoryUsage:             true, // silent connections hold no buffer, and are closed without a word
+		KeepHijackedConns:             true, // a tunnel outlives its handler
+		CloseOnShutdown:               true,
+		NoDefaultServerHeader:         true,
+		NoDefaultContentType:          true,
+		DisableHeaderNamesNormalizing: true,
+		DisablePreParseMultipartForm:  true,
+		SecureErrorLogMessage:         true, // errors must not quote requests: tokens
+	}
+}
+
+// serve accepts until the listener is closed.
+func (l *listener) serve() {
+	defer close(l.done)
+	if err := l.http.Serve(l); err != nil {
+		l.log.Error().Err(err).Msg("listener ended")
+	}
+}
+
+// Addr implements net.Listener.
+func (l *listener) Addr() net.Addr { return l.socket.Addr() }
+
+// Close implements net.Listener: no more connections are accepted; those that
+// there are go on.
+func (l *listener) Close() error { return l.socket.Close() }
+
+// Accept implements net.Listener for fasthttp. It returns an error only when
+// the listener was closed: running out of descriptors, or a client that is
+// gone already, passes.
+func (l *listener) Accept() (net.Conn, error) {
+	for delay := time.Duration(0); ; {
+		socket, err := l.socket.Accept()
+		if err == nil {
+			if c := l.wrap(socket); c != nil {
+				return c, nil
+			}
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return nil, io.EOF
+		}
+		delay = min(max(2*delay, 5*time.Millisecond), time.Second)
+		l.log.Error().Err(err).Dur("retry", delay).Msg("accepting a connection failed")
+		time.Sleep(delay)
+	}
+}
+
+// wrap makes a clientConn of an accepted socket; nil when there is no room for
+// even a refusal.
+func (l *listener) wrap(socket net.Conn) net.Conn {
+	crowd := l.server.descriptors.judge(socket)
+	if crowd == exhausted {
+		l.server.descriptors.warn(l.log)
+		socket.Close()
+		return nil
+	}
+	c := &clientConn{Conn: socket, socket: socket, listener: l, peer: addrPort(socket.RemoteAddr()), crowded: crowd == crowded}
+	var conn net.Conn = c
+	if l.settings.Load().TLS {
+		t := tls.Server(&gatedConn{Conn: socket, gate: l.server.gate}, l.server.tls)
+		c.Conn = t
+		conn = &secureConn{clientConn: c, tls: t}
+	}
+	l.mu.Lock()
+	l.conns[c] = struct{}{}
+	l.mu.Unlock()
+	return conn
+}
+
+func (l *listener) forget(c *clientConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.conns, c)
+}
+
+// handshake makes the TLS handshake within its limit.
+func (l *listener) handshake(c *secureConn) error {
+	ctx, cancel := context.WithTimeout(context.Background(), l.settings.Load().limits.HandshakeTimeout)
+	defer cancel()
+	gated := c.tls.NetConn().(*gatedConn)
+	c.socket.SetDeadline(time.Time{}) // ctx is the one deadline
+	return gated.through(func() error { return c.tls.HandshakeContext(ctx) })
+}
+
+// handshakeFailed says why a handshake failed. Clients that go away, probe or
+// say nothing are no news.
+func (l *listener) handshakeFailed(c *secureConn, err error) {
+	var notTLS tls.RecordHeaderError
+	if errors.As(err, &notTLS) && notTLS.Conn != nil && looksLikeHTTP(notTLS.RecordHeader[:]) {
+		io.WriteString(c.socket, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\nThis port speaks TLS: use https:// or wss://.\n")
+	}
+	l.log.Debug().Str("client", c.peer.Addr().String()).Str("cause", handshakeCause(err)).Err(err).Msg("TLS handshake failed")
+}
+
+func looksLikeHTTP(head []byte) bool {
+	for _, m := range []string{"GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "DELET", "PATCH"} {
+		if strings.HasPrefix(string(head), m) {
+			return true
+		}
+	}
+	return false
+}
+
+// handshakeCause sorts handshake failures into a few causes.
+func handshakeCause(err error) string {
+	var notTLS tls.RecordHeaderError
+	var alert tls.AlertError
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return "timeout"
+	case errors.Is(err, io.EOF), errors.Is(err, errConnReset):
+		return "client_left"
+	case errors.As(err, &notTLS):
+		return "not_tls"
+	case errors.As(err, &alert), strings.Contains(err.Error(), "remote error"):
+		return "client_refused"
+	}
+	return "protocol"
+}
+
+// shut ends serving: connections get until ctx's end to finish their requests,
+// then they are cut. It returns when fasthttp is done with all of them.
+func (l *listener) shut(ctx context.Context) {
+	if err := l.http.ShutdownWithContext(ctx); err != nil {
+		l.killAll()
+		// The workers end now that their sockets are closed.
+		l.http.ShutdownWithContext(context.Background())
+	}
+	<-l.done
+}
+
+func (l *listener) killAll() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		c.kill()
+	}
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		ap := t.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}
+
+// debugLog is fasthttp's logger: what it has to say (clients that left in the
+// middle of an answer) is said better by the access log.
+type debugLog struct{ log zerolog.Logger }
+
+func (d debugLog) Printf(format string, args ...any) {
+	d.log.Debug().Msgf(format, args...)
+}

@@ -1,0 +1,241 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"html"
+	"strconv"
+
+	"github.com/valyala/fasthttp"
+)
+
+// A problem is an answer that the gateway makes itself because it cannot do
+// what was asked. The text says what to do, and nothing of how the inside looks.
+type problem struct {
+	status  int
+	code    string // short and stable, for programs: "node_unknown"
+	en, zh  string
+	retry   int   // Retry-After in seconds; 0: none
+	cause   error // for the log only
+	endConn bool  // the connection cannot carry another request
+}
+
+func (p *problem) because(err error) *problem {
+	q := *p
+	q.cause = err
+	return &q
+}
+
+func (p *problem) naming(args ...any) *problem {
+	q := *p
+	q.en, q.zh = fmt.Sprintf(p.en, args...), fmt.Sprintf(p.zh, args...)
+	return &q
+}
+
+// closeCode is the WebSocket close code that says the same (RFC 6455 section 7.4.1).
+func (p *problem) closeCode() uint16 {
+	if p.status >= 500 {
+		return 1013
+	}
+	return 1008
+}
+
+// Every problem there is. A status of 502, 503 or 504 is about a node or the
+// gateway, one of 400 to 499 about the request.
+func badRequest(err error) *problem {
+	return (&problem{status: 400, code: "bad_request", endConn: true,
+		en: "The request is malformed: %s.", zh: "请求格式有误:%s。"}).naming(err).because(err)
+}
+
+func badHandshake(detail string) *problem {
+	return (&problem{status: 400, code: "bad_handshake", endConn: true,
+		en: "This is not a valid WebSocket handshake: %s.", zh: "WebSocket 握手无效:%s。"}).naming(detail)
+}
+
+func wrongVersion() *problem {
+	return &problem{status: 426, code: "websocket_version", endConn: true,
+		en: "Only WebSocket version 13 is spoken here.", zh: "此处只支持 WebSocket 版本 13。"}
+}
+
+func headTooLarge(limit int) *problem {
+	return (&problem{status: 431, code: "head_too_large", endConn: true,
+		en: "The request head is larger than %d bytes.", zh: "请求头超过 %d 字节。"}).naming(limit)
+}
+
+func headTimeout() *problem {
+	return &problem{status: 408, code: "head_timeout", endConn: true,
+		en: "The request did not arrive in time.", zh: "请求未在规定时间内到达。"}
+}
+
+func methodRefused(method string) *problem {
+	return (&problem{status: 405, code: "method_not_allowed", endConn: true,
+		en: "The method %s is not allowed here.", zh: "此处不允许使用 %s 方法。"}).naming(method)
+}
+
+func expectationFailed() *problem {
+	return &problem{status: 417, code: "expectation_failed", endConn: true,
+		en: "Only \"Expect: 100-continue\" is understood.", zh: "只支持 “Expect: 100-continue”。"}
+}
+
+func noRoute() *problem {
+	return &problem{status: 404, code: "no_route",
+		en: "Nothing is served under this address.", zh: "该地址下没有任何服务。"}
+}
+
+func notFound() *problem {
+	return &problem{status: 404, code: "not_found",
+		en: "There is no such file.", zh: "文件不存在。"}
+}
+
+func nodeUnknown(name string) *problem {
+	return (&problem{status: 404, code: "node_unknown",
+		en: "There is no node %q.", zh: "没有名为 %q 的节点。"}).naming(name)
+}
+
+func originRefused() *problem {
+	return &problem{status: 403, code: "origin_refused",
+		en: "The page's origin may not open this connection.", zh: "不允许该来源(Origin)的页面建立此连接。"}
+}
+
+func rangeRefused() *problem {
+	return &problem{status: 416, code: "range_not_satisfiable",
+		en: "The requested range is not in the file.", zh: "请求的范围不在文件之内。"}
+}
+
+func noSnapshot(service string) *problem {
+	return (&problem{status: 503, code: "no_snapshot", retry: 2,
+		en: "Nothing is known yet of the nodes of %q.", zh: "尚未获知服务 %q 的节点。"}).naming(service)
+}
+
+func nodeDown(name string) *problem {
+	return (&problem{status: 503, code: "node_down", retry: 5,
+		en: "The node %q cannot be reached.", zh: "节点 %q 无法连接。"}).naming(name)
+}
+
+func noNode(service string) *problem {
+	return (&problem{status: 503, code: "no_node", retry: 5,
+		en: "The service %q has no node at present.", zh: "服务 %q 目前没有可用节点。"}).naming(service)
+}
+
+func upstreamFailed() *problem {
+	return &problem{status: 502, code: "upstream_failed",
+		en: "The node did not give a usable answer.", zh: "节点没有给出有效的应答。"}
+}
+
+func upstreamTimeout() *problem {
+	return &problem{status: 504, code: "upstream_timeout",
+		en: "The node did not answer in time.", zh: "节点未在规定时间内应答。"}
+}
+
+func overloaded() *problem {
+	return &problem{status: 503, code: "overloaded", retry: 5, endConn: true,
+		en: "The gateway has no capacity for another connection.", zh: "网关已无法接受更多连接。"}
+}
+
+// clientLeft never reaches anyone; its status is that of nginx's logs.
+func clientLeft() *problem {
+	return &problem{status: 499, code: "client_left", endConn: true,
+		en: "The client left.", zh: "客户端已断开。"}
+}
+
+func stopping() *problem {
+	return &problem{status: 503, code: "stopping", retry: 1, endConn: true,
+		en: "The gateway is stopping.", zh: "网关正在停止。"}
+}
+
+func internalError() *problem {
+	return &problem{status: 500, code: "internal_error", endConn: true,
+		en: "An internal error ended this request.", zh: "内部错误,请求已终止。"}
+}
+
+// write fills the response: short JSON, or a plain page for a browser that asks
+// for one, in Chinese or English as the client prefers.
+func (p *problem) write(ctx *fasthttp.RequestCtx, requestID string) {
+	resp := &ctx.Response
+	contentRange := resp.Header.Peek("Content-Range") // of a 416, see RFC 9110 section 15.5.17
+	contentRange = append([]byte(nil), contentRange...)
+	resp.Reset()
+	if len(contentRange) > 0 {
+		resp.Header.SetBytesV("Content-Range", contentRange)
+	}
+	resp.SetStatusCode(p.status)
+	h := &resp.Header
+	h.Set("X-Request-Id", requestID)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if p.retry > 0 {
+		h.Set("Retry-After", strconv.Itoa(p.retry))
+	}
+	if p.status == fasthttp.StatusUpgradeRequired {
+		h.Set("Sec-WebSocket-Version", "13")
+	}
+	if p.status == fasthttp.StatusMethodNotAllowed {
+		h.Set("Allow", "GET, HEAD")
+	}
+	chinese := prefersChinese(ctx.Request.Header.Peek("Accept-Language"))
+	if wantsPage(ctx.Request.Header.Peek("Accept")) {
+		h.SetContentType("text/html; charset=utf-8")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+		resp.SetBodyString(p.page(requestID, chinese))
+		return
+	}
+	h.SetContentType("application/json; charset=utf-8")
+	resp.SetBody(p.json(requestID, chinese))
+}
+
+func (p *problem) text(chinese bool) string {
+	if chinese {
+		return p.zh
+	}
+	return p.en
+}
+
+func (p *problem) json(requestID string, chinese bool) []byte {
+	body, _ := json.Marshal(struct {
+		Error     string `json:"error"`
+		Message   string `json:"message"`
+		Status    int    `json:"status"`
+		RequestID string `json:"request_id"`
+	}{p.code, p.text(chinese), p.status, requestID})
+	return append(body, '\n')
+}
+
+const problemPage = `<!doctype html>
+<html lang="%s"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>%d</title>
+<style>body{font:16px/1.6 system-ui,sans-serif;max-width:36rem;margin:18vh auto;padding:0 1.5rem;color:#222}
+h1{font-size:1.25rem}code{color:#666;font-size:.85rem}
+@media(prefers-color-scheme:dark){body{background:#16181c;color:#ddd}code{color:#999}}</style>
+<h1>%d %s</h1><p>%s</p><p><code>%s %s</code></p></html>
+`
+
+func (p *problem) page(requestID string, chinese bool) string {
+	lang, label := "en", "Request"
+	if chinese {
+		lang, label = "zh-CN", "请求编号"
+	}
+	title := fasthttp.StatusMessage(p.status)
+	return fmt.Sprintf(problemPage, lang, p.status, p.status, html.EscapeString(title),
+		html.EscapeString(p.text(chinese)), label, html.EscapeString(requestID))
+}
+
+// prefersChinese reads an Accept-Language: the first of English and Chinese in
+// it counts, since browsers list languages in the order of their weights.
+func prefersChinese(accept []byte) bool {
+	for tag := range bytes.SplitSeq(bytes.ToLower(accept), []byte(",")) {
+		tag = bytes.TrimSpace(tag)
+		if bytes.HasPrefix(tag, []byte("zh")) {
+			return true
+		}
+		if bytes.HasPrefix(tag, []byte("en")) {
+			return false
+		}
+	}
+	return false
+}
+
+// wantsPage tells browsers that navigate from programs.
+func wantsPage(accept []byte) bool {
+	return bytes.Contains(bytes.ToLower(accept), []byte("text/html"))
+}

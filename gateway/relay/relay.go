@@ -1,0 +1,191 @@
+// Package relay moves bytes between the two legs of a tunnel.
+//
+// It is for connections whose handshakes are over: an upgraded WebSocket, or an
+// opaque TCP connection. Data passes untouched. Of WebSocket it knows frames and
+// nothing above them, so that a Close of the gateway stands between two frames
+// and never inside one. It knows nothing of HTTP, routes or Consul and imports
+// nothing else of this module.
+//
+// An Engine runs tunnels, Start hands two legs to it, and from then on a tunnel
+// is three things to its starter: Close, Kill, and a Report when it has ended.
+// How the bytes are moved (here by two goroutines per tunnel) is not part of
+// the contract.
+package relay
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+// Kind is what a tunnel carries.
+type Kind uint8
+
+// The kinds.
+const (
+	Bytes     Kind = iota // opaque TCP
+	WebSocket             // RFC 6455 frames: they are tracked, and a Close is inserted between two of them
+)
+
+// A Leg is one side of a tunnel.
+type Leg struct {
+	// Conn is owned by the tunnel from Start on, which clears its deadlines
+	// first. A *net.TCPConn, a *tls.Conn whose handshake is over, or anything
+	// with CloseWrite() error; without that method a half-close cannot be passed
+	// on, and the leg is closed whole where its write side would have been. A
+	// Conn over another one says so with NetConn() net.Conn, as *tls.Conn does:
+	// the inner one is then closed where a goodbye must not block. Close may be
+	// called more than once and from any goroutine, on either of them. A read
+	// that timed out must be resumable.
+	Conn net.Conn
+
+	// Early are bytes that were already read from this leg's peer. They are
+	// forwarded before anything else. Owned by the tunnel from Start on.
+	Early []byte
+}
+
+// Options are what a tunnel is started with.
+type Options struct {
+	Kind Kind
+
+	// Idle ends a tunnel on which no byte moved in either direction for so long,
+	// with Close 1001. 0: no limit.
+	Idle time.Duration
+
+	// Lifetime ends a tunnel that is so old, with Close 1001. 0: no limit.
+	Lifetime time.Duration
+
+	// Stall ends a tunnel one of whose peers takes no byte of a pending write
+	// for so long (and up to half as long again, because deadlines are renewed
+	// coarsely). On a TLS leg progress shows only once a write of at most 32 KiB
+	// is through. 0: 60 s.
+	Stall time.Duration
+
+	// Ended, if not nil, is called exactly once, after both connections were
+	// closed and nothing of the tunnel runs any more; it may be called before
+	// Start has returned. It must not panic. Engine.Wait waits for it.
+	Ended func(Report)
+}
+
+// End is who or what ended a tunnel.
+type End string
+
+// The ends. The first cause counts, except that a panic always shows and that
+// a half-close of a Bytes tunnel counts only when nothing worse follows.
+const (
+	EndClient   End = "client"   // it sent a Close, ended its stream, or its connection failed
+	EndUpstream End = "upstream" // likewise
+	EndGateway  End = "gateway"  // Close or Kill
+	EndIdle     End = "idle"     // Options.Idle
+	EndLifetime End = "lifetime" // Options.Lifetime
+	EndStalled  End = "stalled"  // Options.Stall; the cause names the leg
+	EndPanic    End = "panic"    // a defect, of this package or of a connection; the cause is a *PanicError
+)
+
+// Traffic is what was passed on from one peer. What was discarded because the
+// tunnel was closing is not in it, nor is a Close that the gateway inserted.
+type Traffic struct {
+	Bytes    int64 // as they were on the wire, with frame headers
+	Messages int64 // complete text and binary messages; 0 for Bytes tunnels
+}
+
+// A Report is what there is to tell about a tunnel that has ended.
+type Report struct {
+	EndedBy End
+	Cause   error // nil when the end was orderly
+
+	// CloseCode and CloseReason are those of the first Close frame of the
+	// tunnel, whoever sent it. Code 0: there was none; 1005: it had no code (RFC
+	// 6455 §7.1.5). The reason is valid UTF-8 of at most 123 bytes; it is the
+	// peer's text, control characters and all.
+	CloseCode   uint16
+	CloseReason string
+
+	FromClient   Traffic
+	FromUpstream Traffic
+	Duration     time.Duration // from Start until both connections were closed
+}
+
+// PanicError is the cause of a tunnel that a panic ended.
+type PanicError struct {
+	Value any    // what was passed to panic
+	Stack []byte // of the goroutine that panicked
+}
+
+// Error names the panic's value, without the stack.
+func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
+
+// An Engine runs tunnels. Its methods are safe for concurrent use.
+type Engine struct {
+	buffers buffers
+	waits   waits
+
+	mu    sync.Mutex
+	live  int
+	empty chan struct{} // closed while no tunnel lives
+}
+
+// New returns an Engine without tunnels. It holds no resources until the first
+// one is started, and none after the last one has ended.
+func New() *Engine {
+	empty := make(chan struct{})
+	close(empty)
+	return &Engine{waits: defaultWaits(), empty: empty}
+}
+
+// Start begins to move bytes between the two legs and returns at once. The
+// connections and early bytes belong to the tunnel from here on.
+func (e *Engine) Start(client, upstream Leg, o Options) *Tunnel {
+	e.enter()
+	t := newTunnel(e, client, upstream, o)
+	t.start()
+	return t
+}
+
+// Wait returns nil as soon as every tunnel that was started has ended and its
+// Ended has returned, or the context's error when that comes first. Tunnels
+// started meanwhile are waited for as well.
+func (e *Engine) Wait(ctx context.Context) error {
+	e.mu.Lock()
+	empty := e.empty
+	e.mu.Unlock()
+	select {
+	case <-empty:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("relay: waiting for tunnels to end: %w", ctx.Err())
+	}
+}
+
+func (e *Engine) enter() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.live == 0 {
+		e.empty = make(chan struct{})
+	}
+	e.live++
+}
+
+func (e *Engine) leave() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.live--
+	if e.live == 0 {
+		close(e.empty)
+	}
+}
+
+// waits bound how long a tunnel that is ending may take. They are fields, not
+// constants, so that tests need not sit through them.
+type waits struct {
+	answer time.Duration // for a frame to end and for the client's own Close, after the gateway closed
+	linger time.Duration // for EOF, once nothing more is to be written to either leg
+	half   time.Duration // for the rest, after one leg of a WebSocket ended, a leg failed, or both Closes passed
+	last   time.Duration // for one more write, after answer is over
+}
+
+func defaultWaits() waits {
+	return waits{answer: 5 * time.Second, linger: 3 * time.Second, half: 10 * time.Second, last: time.Second}
+}

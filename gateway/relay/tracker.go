@@ -1,0 +1,222 @@
+package relay
+
+import (
+	"encoding/binary"
+
+	"github.com/gobwas/ws"
+)
+
+// maxHeader is the longest frame header: 2 bytes, 8 of length, 4 of mask (RFC
+// 6455 §5.2). At most one byte less than that can be an incomplete one.
+const maxHeader = 14
+
+// trackState is how much a tracker knows.
+type trackState uint8
+
+const (
+	tracking trackState = iota
+	closed              // a Close frame has passed; whatever follows is not looked at
+	lost                // the bytes are not frames; whatever follows is not looked at
+)
+
+// A tracker follows the frames of one direction of a WebSocket, header by
+// header. It keeps no payload but that of a Close, copies nothing else,
+// allocates nothing, and gives the same answers however the stream is cut into
+// chunks. It checks only what keeps it in step: reserved bits belong to
+// extensions, and what a message may hold is the peers' affair. The zero value
+// stands at the beginning of a stream. Not safe for concurrent use.
+type tracker struct {
+	state   trackState
+	have    uint8           // bytes of an incomplete header in head
+	head    [maxHeader]byte // while have > 0
+	op      ws.OpCode       // of the current frame
+	message ws.OpCode       // of the message that continuation frames belong to; 0: none
+	fin     bool
+	masked  bool
+	mask    [4]byte
+	left    uint64 // payload bytes of the current frame still to come
+
+	body    [ws.MaxControlFramePayloadSize]byte // unmasked payload of the Close
+	bodyLen uint8
+
+	count [5]tally
+}
+
+// tally is what passed under one opcode.
+type tally struct {
+	messages int64 // complete ones; a control frame is one
+	payload  int64 // bytes, as they were on the wire (compressed ones count compressed)
+}
+
+// of returns the tally of text, binary, close, ping or pong. Continuation
+// frames are in the tally of the message they continue.
+func (t *tracker) of(op ws.OpCode) *tally {
+	if op.IsControl() {
+		return &t.count[op-ws.OpClose+2]
+	}
+	return &t.count[op-ws.OpText]
+}
+
+// next follows the stream through b as far as the end of the current frame, or
+// through all of b when that comes first, and returns how many bytes that is.
+// b must not be empty; then the result is at least 1.
+func (t *tracker) next(b []byte) int {
+	if t.state != tracking {
+		return len(b)
+	}
+	n := 0
+	if t.left == 0 {
+		complete := false
+		if n, complete = t.header(b); !complete || t.state == lost {
+			return len(b)
+		}
+	}
+	n += t.payload(b[n:])
+	if t.left == 0 {
+		t.frameEnds()
+	}
+	return n
+}
+
+// held is how many trailing bytes of what was seen are an incomplete header, at
+// most 13. Who holds them back may still insert a frame before them.
+func (t *tracker) held() int { return int(t.have) }
+
+// insertable tells whether the position before the held bytes is between two
+// frames, so that a frame may be inserted there.
+func (t *tracker) insertable() bool { return t.state == tracking && t.left == 0 }
+
+// messages is the number of complete text and binary messages.
+func (t *tracker) messages() int64 {
+	return t.of(ws.OpText).messages + t.of(ws.OpBinary).messages
+}
+
+// closing returns code and reason of the Close that has passed. A Close without
+// a code, or with half of one, has 1005 (RFC 6455 §7.1.5).
+func (t *tracker) closing() (code uint16, reason string) {
+	if t.bodyLen < 2 {
+		return uint16(ws.StatusNoStatusRcvd), ""
+	}
+	return binary.BigEndian.Uint16(t.body[:]), clip(string(t.body[2:t.bodyLen]))
+}
+
+// header collects the current header and returns how many bytes of b belong to
+// it, and whether it is complete.
+func (t *tracker) header(b []byte) (n int, complete bool) {
+	total := int(t.have) + copy(t.head[t.have:], b)
+	size := headerSize(t.head[:total])
+	if total < size {
+		n = total - int(t.have)
+		t.have = uint8(total)
+		return n, false
+	}
+	n = size - int(t.have)
+	t.have = 0
+	t.frameBegins(t.head[:size])
+	return n, true
+}
+
+// headerSize is the size of the header that begins with b, as far as b tells.
+func headerSize(b []byte) int {
+	size := 2
+	if len(b) < size {
+		return size
+	}
+	switch b[1] & 0x7f {
+	case 126:
+		size += 2
+	case 127:
+		size += 8
+	}
+	if b[1]&0x80 != 0 {
+		size += 4
+	}
+	return size
+}
+
+// frameBegins takes over a complete header.
+func (t *tracker) frameBegins(h []byte) {
+	t.fin = h[0]&0x80 != 0
+	t.op = ws.OpCode(h[0] & 0x0f)
+	t.masked = h[1]&0x80 != 0
+	switch short := h[1] & 0x7f; short {
+	case 126:
+		t.left = uint64(binary.BigEndian.Uint16(h[2:]))
+	case 127:
+		t.left = binary.BigEndian.Uint64(h[2:])
+	default:
+		t.left = uint64(short)
+	}
+	if t.masked {
+		copy(t.mask[:], h[len(h)-4:])
+	}
+	if t.implausible() {
+		t.state, t.left = lost, 0
+		return
+	}
+	if t.op == ws.OpText || t.op == ws.OpBinary {
+		t.message = t.op
+	}
+}
+
+// implausible tells headers that no peer sends who speaks WebSocket: with them
+// the positions between frames would be guesses.
+func (t *tracker) implausible() bool {
+	const topBit = 1 << 63 // "the most significant bit MUST be 0", RFC 6455 §5.2
+	switch {
+	case t.op.IsReserved(), t.left&topBit != 0:
+		return true
+	case t.op.IsControl():
+		return !t.fin || t.left > ws.MaxControlFramePayloadSize // §5.5
+	default: // §5.4: a message's fragments stand together, only control frames between them
+		return (t.op == ws.OpContinuation) != (t.message != 0)
+	}
+}
+
+// payload takes as much of b as belongs to the current frame.
+func (t *tracker) payload(b []byte) int {
+	n := len(b)
+	if uint64(n) > t.left {
+		n = int(t.left)
+	}
+	t.left -= uint64(n)
+	t.of(t.opcode()).payload += int64(n)
+	if t.op == ws.OpClose {
+		t.keep(b[:n])
+	}
+	return n
+}
+
+// keep remembers payload of a Close, unmasked. It fits: longer ones are
+// implausible.
+func (t *tracker) keep(b []byte) {
+	for _, c := range b {
+		if t.masked {
+			c ^= t.mask[t.bodyLen&3]
+		}
+		t.body[t.bodyLen] = c
+		t.bodyLen++
+	}
+}
+
+// frameEnds counts what the frame completed.
+func (t *tracker) frameEnds() {
+	op := t.opcode()
+	if t.fin {
+		t.of(op).messages++
+		if !op.IsControl() {
+			t.message = 0
+		}
+	}
+	if op == ws.OpClose {
+		t.state = closed
+	}
+}
+
+// opcode is that of the current frame, or of the message it continues.
+func (t *tracker) opcode() ws.OpCode {
+	if t.op == ws.OpContinuation {
+		return t.message
+	}
+	return t.op
+}

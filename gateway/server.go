@@ -1,0 +1,383 @@
+// Package gateway is the edge: it accepts connections, finds the route of each
+// request, and proxies HTTP and WebSocket to the nodes behind.
+//
+// The way of one connection: listen.go accepts it, handle.go takes a request
+// through table.go to http.go, websocket.go, static.go or page.go; a tunnel ends
+// up in package relay.
+//
+// It imports upstream, discovery, gateway/relay and gateway/checkpage; it knows
+// nothing of the config file, of Consul, or of where certificates come from.
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/valyala/fasthttp"
+
+	"singlegate/discovery"
+	"singlegate/gateway/relay"
+	"singlegate/upstream"
+)
+
+// Options are what a Server is made of.
+type Options struct {
+	Log         zerolog.Logger // what happens to the gateway
+	Access      zerolog.Logger // one line per request and tunnel
+	TLS         *tls.Config    // for TLS listeners; nil when there are none
+	Upstream    *upstream.Set
+	Descriptors *Descriptors
+}
+
+// A Server is the gateway: its listeners, its table, its tunnels. All methods
+// are safe for concurrent use.
+type Server struct {
+	log         zerolog.Logger
+	access      zerolog.Logger
+	tls         *tls.Config
+	upstream    *upstream.Set
+	descriptors *Descriptors
+
+	relay   *relay.Engine
+	tunnels *tunnels
+	watcher *watcher
+	gate    gate
+	buffers sync.Pool // of *[]byte, for the bodies of answers
+	tasks   tasks
+	panics  atomic.Int64
+
+	state    atomic.Pointer[state] // what a request sees
+	stopping atomic.Bool
+	running  context.Context // ends when the server has ended
+	ended    context.CancelCauseFunc
+
+	control   sync.Mutex // one change at a time
+	listeners map[string]*listener
+	routes    []*route
+	view      *upstream.View
+	closed    bool
+}
+
+// state is what a request sees from beginning to end: swapped, never changed.
+type state struct {
+	cfg        *Config
+	table      *table
+	redact     *redactor
+	securePort uint16 // public port of the first TLS listener; 0: there is none
+}
+
+// Check tells what Apply would refuse in a config, without starting anything:
+// it compiles the routes and opens the folders they name.
+func Check(cfg Config) error {
+	_, err := compileRoutes(&cfg)
+	return err
+}
+
+// New returns a server that listens nowhere yet; Apply begins.
+func New(o Options) (*Server, error) {
+	w, err := newWatcher()
+	if err != nil {
+		return nil, fmt.Errorf("watching connections: %w", err)
+	}
+	s := &Server{
+		log: o.Log, access: o.Access, tls: o.TLS, upstream: o.Upstream, descriptors: o.Descriptors,
+		relay:     relay.New(),
+		tunnels:   newTunnels(),
+		watcher:   w,
+		gate:      newGate(),
+		listeners: map[string]*listener{},
+	}
+	s.buffers.New = func() any { b := make([]byte, 32<<10); return &b }
+	s.running, s.ended = context.WithCancelCause(context.Background())
+	s.state.Store(&state{cfg: &Config{}, table: &table{}, redact: newRedactor(Redact{})})
+	return s, nil
+}
+
+// Apply puts a config in force: the first one, or another one while the server
+// runs. With it comes, in the same moment, a snapshot of the nodes, if one is
+// given. It is done whole or not at all; the error says everything that is wrong.
+// No tunnel and no request under way is touched. A listener that the config no
+// longer has stops accepting and lets its requests finish.
+func (s *Server) Apply(cfg Config, snap *discovery.Snapshot) error {
+	s.control.Lock()
+	defer s.control.Unlock()
+	if s.closed {
+		return errors.New("the gateway is stopping")
+	}
+	routes, err := compileRoutes(&cfg)
+	if err != nil {
+		return err
+	}
+	opened, err := s.openMissing(cfg)
+	if err != nil {
+		return err
+	}
+	s.routes = routes
+	s.install(cfg, opened)
+	if snap != nil {
+		s.take(*snap)
+	}
+	s.swap(&cfg)
+	for _, l := range opened {
+		go l.serve() // ends, and is waited for, in shut
+	}
+	s.retireUnwanted(cfg)
+	return nil
+}
+
+// openMissing binds the addresses that are not bound yet; all or none.
+func (s *Server) openMissing(cfg Config) (map[string]*listener, error) {
+	opened := map[string]*listener{}
+	var errs []error
+	for _, lc := range cfg.Listeners {
+		if s.listeners[lc.Address] != nil {
+			continue
+		}
+		l, err := openListener(s, lc, cfg.Public, cfg.Limits)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		opened[lc.Address] = l
+	}
+	if len(errs) > 0 {
+		for _, l := range opened {
+			l.socket.Close()
+		}
+		return nil, errors.Join(errs...)
+	}
+	return opened, nil
+}
+
+// install notes opened listeners and gives those that stay their new settings.
+func (s *Server) install(cfg Config, opened map[string]*listener) {
+	for _, lc := range cfg.Listeners {
+		if l := opened[lc.Address]; l != nil {
+			s.listeners[lc.Address] = l
+		} else {
+			s.listeners[lc.Address].reconfigure(lc, cfg.Public, cfg.Limits)
+		}
+	}
+}
+
+// retireUnwanted closes the listeners that the config no longer has.
+func (s *Server) retireUnwanted(cfg Config) {
+	wanted := map[string]bool{}
+	for _, lc := range cfg.Listeners {
+		wanted[lc.Address] = true
+	}
+	for address, l := range s.listeners {
+		if !wanted[address] {
+			delete(s.listeners, address)
+			s.log.Info().Str("listener", l.settings.Load().Name).Str("address", address).Msg("listener closed")
+			s.retire(l)
+		}
+	}
+}
+
+// retire shuts a listener in the background; its requests have the time that
+// the end of the whole server would give them.
+func (s *Server) retire(l *listener) {
+	if !s.tasks.enter() {
+		return
+	}
+	deadline := s.state.Load().cfg.Shutdown.Deadline
+	go func() {
+		defer s.tasks.leave()
+		ctx, cancel := context.WithTimeout(s.running, deadline)
+		defer cancel()
+		l.shut(ctx)
+	}()
+}
+
+// Publish takes a snapshot of the nodes and puts it in force. It does not block
+// for long.
+func (s *Server) Publish(snap discovery.Snapshot) {
+	s.control.Lock()
+	defer s.control.Unlock()
+	s.take(snap)
+	s.swap(s.state.Load().cfg)
+}
+
+// take makes the snapshot the server's view and says what changed.
+func (s *Server) take(snap discovery.Snapshot) {
+	view, changes := s.upstream.Apply(snap)
+	s.view = view
+	for _, c := range []struct {
+		what string
+		keys []upstream.Key
+	}{{"node added", changes.Added}, {"node removed", changes.Removed}, {"node moved", changes.Moved}} {
+		for _, k := range c.keys {
+			s.log.Info().Str("service", k.Service).Str("node", k.ID).Str("source", snap.Source).Msg(c.what)
+		}
+	}
+}
+
+// swap shows requests the config with the routes and view of the moment.
+func (s *Server) swap(cfg *Config) {
+	st := &state{cfg: cfg, table: &table{routes: s.routes, view: s.view}, redact: newRedactor(cfg.Redact)}
+	for _, lc := range cfg.Listeners {
+		if l := s.listeners[lc.Address]; l != nil && lc.TLS && st.securePort == 0 {
+			st.securePort = l.settings.Load().public.Port
+		}
+	}
+	s.state.Store(st)
+}
+
+// Ready tells why the gateway should not be sent clients: nothing when it should.
+func (s *Server) Ready() (reasons []string) {
+	if s.stopping.Load() {
+		return []string{"the gateway is stopping"}
+	}
+	st := s.state.Load()
+	for _, svc := range st.cfg.Services {
+		if st.table.view == nil || st.table.view.Services[svc.Name] == nil {
+			reasons = append(reasons, fmt.Sprintf("nothing is known of the nodes of service %q", svc.Name))
+		}
+	}
+	return reasons
+}
+
+// An Entry is one address that the server listens on.
+type Entry struct {
+	Name    string
+	Address net.Addr
+	TLS     bool
+	Public  Public // how clients name it
+}
+
+// Entries are the open listeners in the order of the config.
+func (s *Server) Entries() []Entry {
+	s.control.Lock()
+	defer s.control.Unlock()
+	var entries []Entry
+	for _, lc := range s.state.Load().cfg.Listeners {
+		if l := s.listeners[lc.Address]; l != nil {
+			set := l.settings.Load()
+			entries = append(entries, Entry{Name: set.Name, Address: l.Addr(), TLS: set.TLS, Public: set.public})
+		}
+	}
+	return entries
+}
+
+// Tunnels is how many tunnels live now.
+func (s *Server) Tunnels() int { return s.tunnels.count() }
+
+// Shutdown ends the server in order: it accepts nothing more and is no longer
+// ready; after the config's grace tunnels are closed with 1001, paced; requests
+// may finish; at the deadline, or when ctx ends, what is left is cut. When it
+// returns, every goroutine of the server has ended.
+func (s *Server) Shutdown(ctx context.Context) {
+	s.stopping.Store(true)
+	end := s.state.Load().cfg.Shutdown
+	ctx, cancel := context.WithTimeout(ctx, max(end.Deadline, time.Millisecond))
+	defer cancel()
+
+	var closing sync.WaitGroup
+	for _, l := range s.takeListeners() {
+		closing.Go(func() { l.shut(ctx) })
+	}
+	s.endTunnels(ctx, end)
+	closing.Wait()
+
+	s.ended(errGatewayEnds)
+	s.tasks.close()
+	s.watcher.close()
+	s.upstream.Close()
+}
+
+func (s *Server) takeListeners() map[string]*listener {
+	s.control.Lock()
+	defer s.control.Unlock()
+	s.closed = true
+	list := s.listeners
+	s.listeners = map[string]*listener{}
+	return list
+}
+
+// endTunnels gives tunnels their grace, drains them, and cuts what is left.
+func (s *Server) endTunnels(ctx context.Context, end Shutdown) {
+	if n := s.tunnels.count(); n > 0 {
+		s.log.Info().Int("tunnels", n).Dur("grace", end.Grace).Dur("drain", end.Drain).Msg("draining")
+		s.awaitNoTunnels(ctx, end.Grace)
+	}
+	s.tunnels.drain(end.Drain, ctx.Done())
+	if s.relay.Wait(ctx) != nil {
+		s.log.Warn().Int("tunnels", s.tunnels.count()).Msg("tunnels cut at the deadline")
+		s.tunnels.kill()
+		s.relay.Wait(context.Background()) // a killed tunnel ends by itself
+	}
+}
+
+// awaitNoTunnels waits for the last tunnel, for at most d.
+func (s *Server) awaitNoTunnels(ctx context.Context, d time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	s.relay.Wait(ctx)
+}
+
+// trusts tells whether an address is one of the trusted proxies.
+func (st *state) trusts(a netip.Addr) bool {
+	for _, p := range st.cfg.TrustedProxies {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// owned makes a hijack handler of f that the server waits for. A panic in it
+// costs this connection.
+func (s *Server) owned(c *clientConn, f func(net.Conn)) fasthttp.HijackHandler {
+	return func(hijacked net.Conn) {
+		if !s.tasks.enter() {
+			c.Close()
+			return
+		}
+		defer s.tasks.leave()
+		defer func() {
+			if v := recover(); v != nil {
+				s.panics.Add(1)
+				s.log.Error().Interface("panic", v).Bytes("stack", debug.Stack()).Msg("a panic ended a connection")
+				c.Close()
+			}
+		}()
+		f(hijacked)
+	}
+}
+
+// tasks are the goroutines that others started for the server.
+type tasks struct {
+	mu     sync.Mutex
+	closed bool
+	group  sync.WaitGroup
+}
+
+// enter tells whether a task may begin; then it must leave.
+func (t *tasks) enter() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closed {
+		t.group.Add(1)
+	}
+	return !t.closed
+}
+
+func (t *tasks) leave() { t.group.Done() }
+
+// close lets no task begin any more and waits for those that have.
+func (t *tasks) close() {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	t.group.Wait()
+}

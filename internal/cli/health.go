@@ -1,0 +1,64 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"singlegate/internal/config"
+)
+
+type healthCommand struct {
+	Admin  string `placeholder:"HOST:PORT" help:"The gateway's admin address (default: that of --config, else 127.0.0.1:9180)."`
+	Config string `placeholder:"FILE" help:"Take the admin address from this config file."`
+	Ready  bool   `help:"Ask for readiness (may clients be sent here?) instead of health."`
+}
+
+// Run succeeds when the gateway answers 200.
+func (c *healthCommand) Run(s streams) error {
+	address, err := c.address()
+	if err != nil {
+		return err
+	}
+	path := "/healthz"
+	if c.Ready {
+		path = "/readyz"
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
+	if err != nil {
+		return fmt.Errorf("--admin %q is not HOST:PORT: %w", address, err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("no answer from the admin address %s: %w", address, err)
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answered %s: %s", address, resp.Status, strings.TrimSpace(string(body)))
+	}
+	fmt.Fprint(s.out, string(body))
+	return nil
+}
+
+func (c *healthCommand) address() (string, error) {
+	switch {
+	case c.Admin != "":
+		return c.Admin, nil
+	case c.Config == "":
+		return "127.0.0.1:9180", nil
+	}
+	file, err := config.Load(c.Config)
+	if err != nil {
+		return "", err
+	}
+	if file.Admin.Address == "" {
+		return "", fmt.Errorf("%s has no admin address", c.Config)
+	}
+	return file.Admin.Address, nil
+}

@@ -1,0 +1,63 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"singlegate/certs"
+	"singlegate/internal/config"
+)
+
+type runCommand struct {
+	Config string `required:"" placeholder:"FILE" help:"The config file."`
+}
+
+// Run runs the gateway until a signal ends it.
+func (c *runCommand) Run(s streams) error {
+	file, store, err := load(c.Config)
+	if err != nil {
+		return fmt.Errorf("the config is not usable\n%w", err)
+	}
+	site, err := openSite(file, store, newLog(s.err, file.Logs))
+	if err != nil {
+		return err
+	}
+	site.announce()
+	return site.run(func() (*config.File, *certs.Store, error) { return load(c.Config) })
+}
+
+// run serves until SIGTERM or SIGINT, and reloads on SIGHUP.
+func (s *site) run(reload func() (*config.File, *certs.Store, error)) error {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	for sig := range signals {
+		if sig != syscall.SIGHUP {
+			s.log.Info().Str("signal", sig.String()).Msg("stopping")
+			break
+		}
+		s.reload(reload())
+	}
+	ctx, cut := context.WithCancel(context.Background())
+	defer cut()
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		s.close(ctx)
+	}()
+	for {
+		select {
+		case sig := <-signals:
+			if sig != syscall.SIGHUP {
+				s.log.Warn().Msg("second signal: everything left is cut")
+				cut()
+			}
+		case <-closed:
+			s.log.Info().Msg("stopped")
+			return nil
+		}
+	}
+}

@@ -1,0 +1,180 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/mattn/go-isatty"
+	"github.com/rs/zerolog"
+
+	"singlegate/certs"
+	"singlegate/discovery"
+	"singlegate/gateway"
+	"singlegate/gateway/admin"
+	"singlegate/internal/config"
+	"singlegate/upstream"
+)
+
+// A site is a running gateway with all its parts.
+type site struct {
+	log    zerolog.Logger
+	file   *config.File
+	certs  *certs.Store
+	server *gateway.Server
+	admin  *admin.Server // nil when there is no admin address
+	fds    *gateway.Descriptors
+	nodes  feed
+}
+
+// openSite starts everything that the config asks for.
+func openSite(file *config.File, store *certs.Store, log zerolog.Logger) (*site, error) {
+	s := &site{log: log, file: file, certs: store, fds: gateway.NewDescriptors(file.Gateway.Limits.Descriptors)}
+	var err error
+	s.server, err = gateway.New(gateway.Options{
+		Log:         log,
+		Access:      log,
+		TLS:         store.TLSConfig(),
+		Upstream:    upstream.New(s.fds),
+		Descriptors: s.fds,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if file.Admin.Address != "" {
+		if s.admin, err = admin.Start(file.Admin.Address, s.server); err != nil {
+			err = fmt.Errorf("admin address: %w", err)
+		}
+	}
+	if err == nil {
+		err = s.apply(file)
+	}
+	if err != nil {
+		s.close(context.Background())
+		return nil, err
+	}
+	return s, nil
+}
+
+// apply puts a config and its nodes in force.
+func (s *site) apply(file *config.File) error {
+	source := discovery.Static{Services: file.Nodes}
+	snap := source.Snapshot()
+	if err := s.server.Apply(file.Gateway, &snap); err != nil {
+		return err
+	}
+	s.file = file
+	s.nodes.follow(source, s.server.Publish)
+	return nil
+}
+
+// reload takes a new config, or says why not and lets the old one go on.
+func (s *site) reload(file *config.File, store *certs.Store, err error) {
+	if err == nil {
+		err = s.apply(file)
+	}
+	if err == nil {
+		err = s.certs.Reload(file.Certs)
+	}
+	if err != nil {
+		s.log.Error().Msgf("reload refused, the old config goes on:\n%v", err)
+		return
+	}
+	for _, w := range store.Warnings() {
+		s.log.Warn().Msg(w)
+	}
+	if s.adminMoved(file) {
+		s.log.Warn().Msg("admin.address changes with a restart")
+	}
+	s.log.Info().Int("tunnels", s.server.Tunnels()).Msgf("reloaded: %s", summary(file))
+}
+
+func (s *site) adminMoved(file *config.File) bool {
+	if s.admin == nil {
+		return file.Admin.Address != ""
+	}
+	return file.Admin.Address != s.admin.Addr().String()
+}
+
+// announce says what is served where.
+func (s *site) announce() {
+	for _, w := range s.certs.Warnings() {
+		s.log.Warn().Msg(w)
+	}
+	for _, c := range s.certs.Infos() {
+		s.log.Info().Strs("names", c.Names).Time("not_after", c.NotAfter).Str("file", c.Source).Msg("certificate")
+	}
+	for _, e := range s.server.Entries() {
+		s.log.Info().Str("listener", e.Name).Str("address", e.Address.String()).Bool("tls", e.TLS).Msg("listening")
+	}
+	if s.admin != nil {
+		s.log.Info().Str("address", s.admin.Addr().String()).Msg("admin")
+	}
+	for _, r := range s.file.Gateway.Routes {
+		for _, p := range r.Paths {
+			s.log.Info().Str("route", r.Host+p).Str("to", describeAction(r)).Strs("listeners", r.Listeners).Msg("route")
+		}
+	}
+	s.log.Info().Str("version", version).Int("tunnels_possible", s.fds.Tunnels()).Msgf("ready: %s", summary(s.file))
+}
+
+func describeAction(r gateway.Route) string {
+	switch {
+	case r.Service != "" && r.Port != "":
+		return "service " + r.Service + ", port " + r.Port
+	case r.Service != "":
+		return "service " + r.Service
+	case r.Static != "":
+		return "files of " + r.Static
+	case r.Page != "":
+		return "page " + r.Page
+	}
+	return "redirect to " + r.Redirect
+}
+
+// close ends everything in order; ctx's end cuts what is left.
+func (s *site) close(ctx context.Context) {
+	s.nodes.stop()
+	s.server.Shutdown(ctx)
+	if s.admin != nil {
+		s.admin.Close()
+	}
+}
+
+// A feed runs the source of nodes that is in force.
+type feed struct {
+	cancel context.CancelFunc
+	group  sync.WaitGroup
+}
+
+func (f *feed) follow(source discovery.Source, publish func(discovery.Snapshot)) {
+	f.stop()
+	ctx, cancel := context.WithCancel(context.Background())
+	f.cancel = cancel
+	f.group.Go(func() { source.Run(ctx, publish) })
+}
+
+func (f *feed) stop() {
+	if f.cancel != nil {
+		f.cancel()
+		f.group.Wait()
+	}
+}
+
+// newLog writes JSON, or lines for people where the config or a terminal asks
+// for them.
+func newLog(w io.Writer, cfg config.Logs) zerolog.Logger {
+	level, err := zerolog.ParseLevel(cfg.Level)
+	if err != nil {
+		level = zerolog.InfoLevel
+	}
+	console := cfg.Format == "console"
+	file, isFile := w.(*os.File)
+	terminal := isFile && isatty.IsTerminal(file.Fd())
+	if console || cfg.Format == "" && terminal {
+		w = zerolog.ConsoleWriter{Out: w, NoColor: !terminal, TimeFormat: "15:04:05.000"}
+	}
+	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+}

@@ -1,0 +1,120 @@
+// Package config reads the config file: it makes of its text what the other
+// packages take (gateway.Config, certs.Config, the nodes of discovery), or says
+// everything that is wrong with it, all at once, each with its place.
+//
+// Decoding is strict: a key that is not known is an error, not a key that is
+// ignored. Values are checked as far as that is possible without opening a file
+// or a socket. The text of an environment variable never shows in an error.
+//
+// The package may import gateway, discovery and certs for their types, and the
+// YAML parser, which nothing else of this module uses. Only main and the
+// command's verbs import it.
+package config
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"singlegate/certs"
+	"singlegate/discovery"
+	"singlegate/gateway"
+)
+
+// A File is what a config file says. Everything that it leaves out has its
+// default; names of files and folders are joined with the file's own folder.
+type File struct {
+	Gateway gateway.Config
+	Certs   certs.Config
+	Nodes   map[string][]discovery.Node // services written in the file, their nodes in its order
+	Admin   Admin
+	Logs    Logs
+}
+
+// Admin is the listener for metrics, health and nodes.
+type Admin struct {
+	Address string // host:port on loopback; "" means that there is none
+}
+
+// Logs says how the gateway writes its logs.
+type Logs struct {
+	Format string // "json", "console", or "" for console on a terminal and json elsewhere
+	Level  string // "trace", "debug", "info", "warn" or "error"
+}
+
+// Load reads the file at path and decodes it as Parse does, with the
+// environment of this process. The error is an *Errors when the content is
+// wrong, and another one when the file cannot be read.
+func Load(path string) (*File, error) {
+	data, err := readBounded(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the config file: %w", err)
+	}
+	return Parse(path, data, os.LookupEnv)
+}
+
+// readBounded reads one byte more than a file may have, so that Parse sees that
+// there is too much.
+func readBounded(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxFile+1))
+}
+
+// Parse decodes the content of a config file. The folder of name is where
+// relative files are looked for, its base stands in every place ("singlegate.yaml:12:5").
+// The function env gives the value of a variable and whether it is set. The
+// error is an *Errors. Parse opens no file and keeps neither data nor env.
+func Parse(name string, data []byte, env func(string) (string, bool)) (*File, error) {
+	d := &decoder{
+		file: filepath.Base(name),
+		dir:  filepath.Dir(name),
+		env:  env,
+	}
+	var f *File
+	if root, ok := d.tree(data); ok {
+		f = d.decodeFile(root)
+	}
+	if err := d.finish(data); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// decodeFile decodes the top level: first what others refer to, then the routes.
+func (d *decoder) decodeFile(root value) *File {
+	f := &File{
+		Gateway: gateway.Config{Limits: gateway.DefaultLimits(), Shutdown: gateway.DefaultShutdown()},
+		Logs:    Logs{Level: "info"},
+	}
+	o, ok := d.object(root, "the file")
+	if !ok {
+		return f
+	}
+	g := &f.Gateway
+	read(o, "public", &g.Public, d.public)
+	read(o, "admin", &f.Admin, d.admin)
+	ls := d.listenersOf(o, f.Admin)
+	if certain := read(o, "tls", &f.Certs, d.tls) || !o.has("tls"); certain && len(f.Certs.Certificates) == 0 {
+		d.checkTLS(ls.list)
+	}
+	ss := d.servicesOf(o)
+	read(o, "trusted_proxies", &g.TrustedProxies, listOf(d, d.prefix))
+	waits := gateway.DefaultTimeouts()
+	read(o, "timeouts", &waits, d.timeouts(waits))
+	read(o, "limits", &g.Limits, d.limits)
+	read(o, "shutdown", &g.Shutdown, d.shutdown)
+	read(o, "logs", &f.Logs, d.logs(&g.Redact))
+	rs := d.routesOf(o, routeContext{listeners: ls, services: ss, timeouts: waits})
+	o.done()
+
+	g.Listeners = ls.configs()
+	g.Services = ss.refs()
+	f.Nodes = ss.nodes()
+	g.Routes = configsOf(rs)
+	return f
+}

@@ -1,0 +1,75 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"time"
+)
+
+// newTransport is the pool of connections for HTTP requests. It passes bytes
+// on as they are: no compression of its own, no proxy, no HTTP/2.
+func newTransport(dialer Dialer) *http.Transport {
+	return &http.Transport{
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return dialWithin(ctx, dialer, network, address)
+		},
+		DisableCompression:     true,
+		MaxIdleConns:           1024,
+		MaxIdleConnsPerHost:    64,
+		IdleConnTimeout:        50 * time.Second, // below the 60-75 s after which servers close idle connections
+		MaxResponseHeaderBytes: maxAnswerHead,
+	}
+}
+
+// maxAnswerHead bounds the head of a node's answer, HTTP or handshake.
+const maxAnswerHead = 64 << 10
+
+type connectTimeout struct{}
+
+// WithConnectTimeout bounds every dial made under the context. A dial that
+// takes longer fails with an error for which DialFailed is true.
+func WithConnectTimeout(ctx context.Context, d time.Duration) context.Context {
+	return context.WithValue(ctx, connectTimeout{}, d)
+}
+
+func dialWithin(ctx context.Context, dialer Dialer, network, address string) (net.Conn, error) {
+	if d, ok := ctx.Value(connectTimeout{}).(time.Duration); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d)
+		defer cancel()
+	}
+	conn, err := dialer.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, &DialError{Address: address, Err: err}
+	}
+	return conn, nil
+}
+
+// A DialError says that no connection to the node came about, so that nothing
+// was sent to it.
+type DialError struct {
+	Address string
+	Err     error
+}
+
+func (e *DialError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *DialError) Unwrap() error { return e.Err }
+
+// DialFailed tells whether err means that nothing was sent, because there never
+// was a connection.
+func DialFailed(err error) bool {
+	var d *DialError
+	return errors.As(err, &d)
+}
+
+// RoundTrip sends one HTTP request to a node over a pooled connection and
+// returns its answer with the body still to be read; the caller closes it.
+// Contract and cancellation are those of http.RoundTripper. A request is
+// repeated only on a pooled connection that died before anything was sent.
+func (s *Set) RoundTrip(req *http.Request) (*http.Response, error) {
+	return s.transport.RoundTrip(req)
+}

@@ -1,0 +1,177 @@
+package upstream
+
+import (
+	"net"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"singlegate/discovery"
+)
+
+// A Node is one node of a view. It is immutable but for its count of leases,
+// which it shares with the same node in earlier and later views.
+type Node struct {
+	discovery.Node
+	Service string
+	state   *state
+}
+
+// Key names the node across views.
+func (n *Node) Key() Key { return Key{n.Service, n.ID} }
+
+// Active is how many leases the node has now.
+func (n *Node) Active() int64 { return n.state.active.Load() }
+
+// Addr is host:port of the named port; the empty name stands for the node's
+// only port, whatever its name.
+func (n *Node) Addr(port string) (addr string, ok bool) {
+	p, ok := n.Ports[port]
+	if !ok && port == "" && len(n.Ports) == 1 {
+		for _, p = range n.Ports {
+			ok = true
+		}
+	}
+	return net.JoinHostPort(n.Address, strconv.Itoa(int(p))), ok
+}
+
+// Lease takes the node for one request or tunnel.
+func (n *Node) Lease() *Lease {
+	n.state.active.Add(1)
+	return &Lease{Node: n}
+}
+
+// A Lease is one request's or tunnel's use of a node.
+type Lease struct {
+	Node *Node
+	done atomic.Bool
+}
+
+// Done gives the node back. Calling it again does nothing.
+func (l *Lease) Done() {
+	if l.done.CompareAndSwap(false, true) {
+		l.Node.state.active.Add(-1)
+	}
+}
+
+// A Service is a named set of nodes in one view. Picking is safe for concurrent
+// use and never blocks.
+type Service struct {
+	Name   string
+	nodes  []*Node
+	byName map[string]*Node // ids and names, as written
+	byFold map[string]*Node // the same in lower case, for host names
+	order  []*Node          // nodes as often as their weights say, interleaved
+	next   atomic.Uint32
+}
+
+func newService(name string) *Service {
+	return &Service{Name: name, byName: map[string]*Node{}, byFold: map[string]*Node{}}
+}
+
+func (s *Service) add(n *Node) {
+	s.nodes = append(s.nodes, n)
+	for _, name := range append([]string{n.ID}, n.Names...) {
+		s.byName[name] = n
+		s.byFold[strings.ToLower(name)] = n
+	}
+}
+
+// Nodes are all nodes of the service, in the order of the snapshot. Read only.
+func (s *Service) Nodes() []*Node { return s.nodes }
+
+// Node finds a node by its id or one of its names; nil: there is none.
+func (s *Service) Node(name string) *Node { return s.byName[name] }
+
+// NodeByHost finds a node by a label of a host name, which has no case.
+func (s *Service) NodeByHost(label string) *Node { return s.byFold[label] }
+
+// RoundRobin picks the next node that has the port and is not in tried, each
+// as often as its weight says; nil when there is none.
+func (s *Service) RoundRobin(port string, tried []*Node) *Node {
+	if len(s.order) == 0 {
+		return nil
+	}
+	start := int(s.next.Add(1)-1) % len(s.order)
+	for i := range s.order {
+		if n := s.order[(start+i)%len(s.order)]; usable(n, port, tried) {
+			return n
+		}
+	}
+	return nil
+}
+
+// LeastConnections picks the node with the fewest leases for its weight, in
+// turn among equals; nil when there is none.
+func (s *Service) LeastConnections(port string, tried []*Node) *Node {
+	if len(s.nodes) == 0 {
+		return nil
+	}
+	var best *Node
+	start := int(s.next.Add(1)-1) % len(s.nodes)
+	for i := range s.nodes {
+		n := s.nodes[(start+i)%len(s.nodes)]
+		if usable(n, port, tried) && (best == nil || n.load() < best.load()) {
+			best = n
+		}
+	}
+	return best
+}
+
+func (n *Node) load() float64 { return float64(n.Active()) / float64(max(n.Weight, 1)) }
+
+func usable(n *Node, port string, tried []*Node) bool {
+	for _, t := range tried {
+		if t == n {
+			return false
+		}
+	}
+	_, ok := n.Addr(port)
+	return ok
+}
+
+// maxOrder bounds the memory of a service's order; beyond it weights are scaled
+// down, never below one.
+const maxOrder = 1024
+
+// weightedOrder lists every node as often as its weight says, spread evenly:
+// the smooth weighted round robin, unrolled once per snapshot so that picking
+// is one atomic add.
+func weightedOrder(nodes []*Node) []*Node {
+	weights := make([]int, len(nodes))
+	total, divisor := 0, 0
+	for i, n := range nodes {
+		weights[i] = max(n.Weight, 1)
+		total += weights[i]
+		divisor = gcd(weights[i], divisor)
+	}
+	if divisor > 1 || total > maxOrder {
+		scale := max(divisor, (total+maxOrder-1)/maxOrder)
+		total = 0
+		for i := range weights {
+			weights[i] = max(weights[i]/scale, 1)
+			total += weights[i]
+		}
+	}
+	order := make([]*Node, 0, total)
+	current := make([]int, len(nodes))
+	for range total {
+		best := 0
+		for i := range nodes {
+			current[i] += weights[i]
+			if current[i] > current[best] {
+				best = i
+			}
+		}
+		current[best] -= total
+		order = append(order, nodes[best])
+	}
+	return order
+}
+
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}

@@ -1,0 +1,131 @@
+// Package upstream knows the nodes behind the gateway: which there are, which
+// one a request goes to, and how to reach it. It turns snapshots of package
+// discovery into an immutable View and keeps what outlives a snapshot (live
+// counts) by node. It imports discovery and nothing else of this module, and
+// knows nothing of routes or clients.
+package upstream
+
+import (
+	"cmp"
+	"context"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"singlegate/discovery"
+)
+
+// A Key names a node for as long as it exists, whatever its address.
+type Key struct{ Service, ID string }
+
+// Changes is what one snapshot brought, in a stable order.
+type Changes struct {
+	Added, Removed, Moved []Key // Moved: same node, another address or port
+}
+
+// A View is everything known of the services at one moment. It is immutable
+// and shared between goroutines.
+type View struct {
+	Services map[string]*Service
+	Source   string    // where the snapshot came from
+	Taken    time.Time // when its source knew it
+}
+
+// Set holds the nodes of every service. Its methods are safe for concurrent use.
+type Set struct {
+	dialer    Dialer
+	transport *http.Transport
+
+	mu     sync.Mutex
+	states map[Key]*state
+	nodes  map[Key]discovery.Node
+}
+
+// state is what outlives a snapshot.
+type state struct{ active atomic.Int64 }
+
+// A Dialer opens connections to nodes; *net.Dialer is one.
+type Dialer interface {
+	DialContext(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// New returns a set without nodes. Every upstream connection is opened through
+// dialer; nil means a net.Dialer, which tries all addresses of a name, of both
+// address families.
+func New(dialer Dialer) *Set {
+	if dialer == nil {
+		dialer = &net.Dialer{}
+	}
+	s := &Set{dialer: dialer, states: map[Key]*state{}, nodes: map[Key]discovery.Node{}}
+	s.transport = newTransport(dialer)
+	return s
+}
+
+// Apply takes a snapshot and returns the view of it and what changed against
+// the one before.
+func (s *Set) Apply(snap discovery.Snapshot) (*View, Changes) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	view := &View{Services: make(map[string]*Service, len(snap.Services)), Source: snap.Source, Taken: snap.Taken}
+	next := make(map[Key]discovery.Node)
+	states := make(map[Key]*state)
+	for name, nodes := range snap.Services {
+		svc := newService(name)
+		for _, n := range nodes {
+			key := Key{name, n.ID}
+			st := s.states[key]
+			if st == nil {
+				st = &state{}
+			}
+			states[key], next[key] = st, n
+			svc.add(&Node{Node: n, Service: name, state: st})
+		}
+		svc.order = weightedOrder(svc.nodes)
+		view.Services[name] = svc
+	}
+	changes := diff(s.nodes, next)
+	s.nodes, s.states = next, states
+	return view, changes
+}
+
+// Close drops idle connections to nodes.
+func (s *Set) Close() { s.transport.CloseIdleConnections() }
+
+func diff(before, after map[Key]discovery.Node) Changes {
+	var c Changes
+	for k, n := range after {
+		old, known := before[k]
+		switch {
+		case !known:
+			c.Added = append(c.Added, k)
+		case !sameAddress(old, n):
+			c.Moved = append(c.Moved, k)
+		}
+	}
+	for k := range before {
+		if _, still := after[k]; !still {
+			c.Removed = append(c.Removed, k)
+		}
+	}
+	for _, keys := range [][]Key{c.Added, c.Removed, c.Moved} {
+		slices.SortFunc(keys, func(a, b Key) int {
+			return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.ID, b.ID))
+		})
+	}
+	return c
+}
+
+func sameAddress(a, b discovery.Node) bool {
+	if a.Address != b.Address || len(a.Ports) != len(b.Ports) {
+		return false
+	}
+	for name, port := range a.Ports {
+		if b.Ports[name] != port {
+			return false
+		}
+	}
+	return true
+}
