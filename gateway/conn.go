@@ -195,6 +195,9 @@ type secureConn struct {
 func (c *secureConn) Handshake() error {
 	err := c.listener.handshake(c)
 	if err != nil {
+		// fasthttp goes on to read after a failed handshake, which would begin
+		// another one, outside the gate and its limits.
+		c.cutReads()
 		c.listener.handshakeFailed(c, err)
 	}
 	return err

@@ -183,7 +183,7 @@ func (x *exchange) Read(p []byte) (int, error) {
 	x.notWaiting()
 	x.sent += int64(n)
 	if err != nil && err != io.EOF {
-		x.cause = x.causeOf(err)
+		x.cause = unquoted(x.causeOf(err))
 	}
 	return n, err
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"io"
 	"net"
 	"runtime/debug"
 
@@ -55,11 +56,26 @@ func (s *Server) handleHeadError(ctx *fasthttp.RequestCtx, err error) {
 	case errors.As(err, &timeout) && timeout.Timeout():
 		r.refuse(headTimeout())
 	default:
-		r.refuse(badRequest(errNotHTTP).because(err))
+		r.refuse(badRequest(errNotHTTP).because(headCause(err)))
 	}
 }
 
 var errNotHTTP = errors.New("it is not HTTP/1.1 as RFC 9112 defines it")
+
+// headCause is what may be logged of fasthttp's complaint about a head: its
+// messages quote what the client sent, tokens included.
+func headCause(err error) error {
+	for _, known := range []error{
+		fasthttp.ErrMissingRequestMethod, fasthttp.ErrUnsupportedRequestMethod, fasthttp.ErrEmptyRequestURI,
+		fasthttp.ErrDuplicateContentLength, fasthttp.ErrNonNumericChars, fasthttp.ErrUnsupportedTransferEncoding,
+		io.ErrUnexpectedEOF, errConnReset,
+	} {
+		if errors.Is(err, known) {
+			return known
+		}
+	}
+	return errNotHTTP
+}
 
 // resolve finds the route of the request, and the node of a pinned one.
 func (r *request) resolve() *problem {

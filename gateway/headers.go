@@ -76,14 +76,17 @@ func (r *request) forwardedFields() []field {
 		proto = firstOr(r.headers("X-Forwarded-Proto"), proto)
 		host = firstOr(r.headers("X-Forwarded-Host"), host)
 	}
-	return []field{
+	fields := []field{
 		{"X-Forwarded-For", chain},
 		{"X-Forwarded-Proto", proto},
-		{"X-Forwarded-Host", host},
 		{"X-Real-IP", r.client.String()},
 		{"Forwarded", forwarded},
 		{"X-Request-Id", r.id},
 	}
+	if host != "" { // HTTP/1.0 may have none
+		fields = append(fields, field{"X-Forwarded-Host", host})
+	}
+	return fields
 }
 
 func appended(values []string, last string) string {
@@ -103,7 +106,10 @@ func forwardedElement(peer netip.Addr, host, proto string) string {
 	if peer.Is6() {
 		by = `"[` + by + `]"`
 	}
-	return "for=" + by + `;host="` + host + `";proto=` + proto
+	if host != "" {
+		by += `;host="` + host + `"`
+	}
+	return "for=" + by + ";proto=" + proto
 }
 
 // upstreamHeader is the header of a proxied HTTP request. Names keep their case;

@@ -35,6 +35,10 @@ func (x *exchange) forward() *problem {
 		answer, err := x.r.server.upstream.RoundTrip(x.request(addr, header))
 		if err == nil {
 			x.notWaiting()
+			if answer.StatusCode == http.StatusSwitchingProtocols { // nobody asked for another protocol
+				answer.Body.Close()
+				return upstreamFailed().because(errUnaskedSwitch)
+			}
 			x.reply(answer)
 			return nil
 		}
@@ -68,6 +72,8 @@ func (x *exchange) request(addr string, header http.Header) *http.Request {
 	return req
 }
 
+var errUnaskedSwitch = errors.New("the node answered 101 to a request that offered no upgrade")
+
 func (x *exchange) bodyTouched() bool { return x.body != nil && x.body.received.Load() > 0 }
 
 // problemOf says what the client is told of a failed exchange.
@@ -91,7 +97,20 @@ func upstreamProblem(err error) *problem {
 		errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return upstreamTimeout().because(err)
 	}
-	return upstreamFailed().because(err)
+	return upstreamFailed().because(unquoted(err))
+}
+
+// unquoted is err without what it quotes of a node's answer, for the log: a node
+// that is not an HTTP server may send back what the client sent, tokens included.
+func unquoted(err error) error {
+	text := err.Error()
+	for _, sign := range []string{`"`, "header line: "} {
+		text, _, _ = strings.Cut(text, sign)
+	}
+	if text == err.Error() {
+		return err
+	}
+	return errors.New(text + "(not quoted)")
 }
 
 // A picker walks over the nodes that a request may go to: the one of a pinned

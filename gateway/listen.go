@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -102,6 +103,7 @@ func (l *listener) newHTTP(limits Limits) *fasthttp.Server {
 		Handler:                       l.server.handle,
 		ErrorHandler:                  l.server.handleHeadError,
 		ExpectHandler:                 l.server.handleExpect,
+		HeaderReceived:                headReceived,
 		Logger:                        debugLog{l.log},
 		ReadBufferSize:                limits.HeadSize,
 		ReadTimeout:                   limits.HeadTimeout,
@@ -117,6 +119,36 @@ func (l *listener) newHTTP(limits Limits) *fasthttp.Server {
 		DisablePreParseMultipartForm:  true,
 		SecureErrorLogMessage:         true, // errors must not quote requests: tokens
 	}
+}
+
+// headReceived is called with each request head, before fasthttp acts upon it.
+// fasthttp knows some headers only in one spelling; it gets them so. The first
+// bytes of a body, which it reads before the handler runs, have the time of a
+// transfer, not that of a head.
+func headReceived(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+	var expects []string // as they are spelt
+	last, closes := "", false
+	for k, v := range h.All() {
+		switch name := string(k); {
+		case strings.EqualFold(name, "Expect"):
+			expects, last = append(expects, name), string(v)
+		case strings.EqualFold(name, "Connection"):
+			closes = closes || slices.Contains(tokensOf([]string{string(v)}), "close")
+		}
+	}
+	if closes {
+		h.SetConnectionClose()
+	}
+	switch {
+	case !h.IsHTTP11(): // RFC 9110 section 10.1.1: to be ignored
+		for _, name := range expects {
+			h.Del(name)
+		}
+	case len(expects) == 1 && strings.EqualFold(last, "100-continue"):
+		h.Del(expects[0])
+		h.Set("Expect", "100-continue")
+	}
+	return fasthttp.RequestConfig{ReadTimeout: DefaultTimeouts().Stall}
 }
 
 // serve accepts until the listener is closed.
@@ -197,6 +229,8 @@ func (l *listener) handshake(c *secureConn) error {
 func (l *listener) handshakeFailed(c *secureConn, err error) {
 	var notTLS tls.RecordHeaderError
 	if errors.As(err, &notTLS) && notTLS.Conn != nil && looksLikeHTTP(notTLS.RecordHeader[:]) {
+		c.linger.Store(true) // the rest of the request is unread
+		c.socket.SetWriteDeadline(time.Now().Add(time.Second))
 		io.WriteString(c.socket, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\nThis port speaks TLS: use https:// or wss://.\n")
 	}
 	l.log.Debug().Str("client", c.peer.Addr().String()).Str("cause", handshakeCause(err)).Err(err).Msg("TLS handshake failed")
@@ -231,6 +265,7 @@ func handshakeCause(err error) string {
 // shut ends serving: connections get until ctx's end to finish their requests,
 // then they are cut. It returns when fasthttp is done with all of them.
 func (l *listener) shut(ctx context.Context) {
+	l.socket.Close() // fasthttp knows nothing to shut down if serve has only just begun
 	if err := l.http.ShutdownWithContext(ctx); err != nil {
 		l.killAll()
 		// The workers end now that their sockets are closed.
@@ -255,10 +290,13 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// debugLog is fasthttp's logger: what it has to say (clients that left in the
-// middle of an answer) is said better by the access log.
+// debugLog is fasthttp's logger. What it says of single connections is left
+// out: it quotes what clients sent, and the access log says it better.
 type debugLog struct{ log zerolog.Logger }
 
 func (d debugLog) Printf(format string, args ...any) {
+	if strings.HasPrefix(format, "error when serving connection") {
+		return
+	}
 	d.log.Debug().Msgf(format, args...)
 }

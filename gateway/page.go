@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/json"
+	"errors"
 	"net"
 	"net/url"
 	"strconv"
@@ -108,10 +109,15 @@ func (r *request) entryURL(route *route, node string) string {
 func (r *request) serveRedirect() *problem {
 	target := r.match.route.Redirect
 	if target == "https" {
+		if r.host == "" && r.state.cfg.Public.Host == "" {
+			return badRequest(errNoHost)
+		}
 		target = "https://" + r.secureHost() + r.path + r.query
 	}
 	return r.redirect(target)
 }
+
+var errNoHost = errors.New("it names no host that it could be redirected to")
 
 // secureHost is the request's host with the port of the TLS entry.
 func (r *request) secureHost() string {

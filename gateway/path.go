@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"net/netip"
 	"strings"
 )
 
@@ -204,6 +205,9 @@ func canonicalHost(raw string) (string, error) {
 	if strings.HasPrefix(host, "[") {
 		end := strings.IndexByte(host, ']')
 		if end < 0 || !isPortSuffix(host[end+1:]) {
+			return "", errHostMalformed
+		}
+		if a, err := netip.ParseAddr(host[1:end]); err != nil || !a.Is6() || a.Zone() != "" {
 			return "", errHostMalformed
 		}
 		return strings.ToLower(host[1:end]), nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html"
 	"strconv"
+	"strings"
 
 	"github.com/valyala/fasthttp"
 )
@@ -66,6 +67,11 @@ func headTooLarge(limit int) *problem {
 func headTimeout() *problem {
 	return &problem{status: 408, code: "head_timeout", endConn: true,
 		en: "The request did not arrive in time.", zh: "请求未在规定时间内到达。"}
+}
+
+func versionRefused() *problem {
+	return &problem{status: 505, code: "version_not_supported", endConn: true,
+		en: "Only HTTP/1.1 and HTTP/1.0 are spoken here.", zh: "此处只支持 HTTP/1.1 和 HTTP/1.0。"}
 }
 
 func methodRefused(method string) *problem {
@@ -173,8 +179,8 @@ func (p *problem) write(ctx *fasthttp.RequestCtx, requestID string) {
 	if p.status == fasthttp.StatusMethodNotAllowed {
 		h.Set("Allow", "GET, HEAD")
 	}
-	chinese := prefersChinese(ctx.Request.Header.Peek("Accept-Language"))
-	if wantsPage(ctx.Request.Header.Peek("Accept")) {
+	chinese := prefersChinese(headerOf(ctx, "Accept-Language"))
+	if wantsPage(headerOf(ctx, "Accept")) {
 		h.SetContentType("text/html; charset=utf-8")
 		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
 		resp.SetBodyString(p.page(requestID, chinese))
@@ -182,6 +188,17 @@ func (p *problem) write(ctx *fasthttp.RequestCtx, requestID string) {
 	}
 	h.SetContentType("application/json; charset=utf-8")
 	resp.SetBody(p.json(requestID, chinese))
+}
+
+// headerOf is the first header of that name, whatever its case: fasthttp's Peek
+// compares by letter, and many clients write their headers in lower case.
+func headerOf(ctx *fasthttp.RequestCtx, name string) []byte {
+	for k, v := range ctx.Request.Header.All() {
+		if strings.EqualFold(string(k), name) {
+			return v
+		}
+	}
+	return nil
 }
 
 func (p *problem) text(chinese bool) string {

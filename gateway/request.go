@@ -68,8 +68,8 @@ func (r *request) identify() {
 		if c, ok := r.forwardedClient(); ok {
 			r.client = c
 		}
-		if id := string(r.ctx.Request.Header.Peek("X-Request-Id")); isRequestID(id) {
-			r.id = id
+		if ids := r.headers("X-Request-Id"); len(ids) == 1 && isRequestID(ids[0]) {
+			r.id = ids[0]
 			return
 		}
 	}
@@ -128,16 +128,22 @@ func (r *request) headers(name string) []string {
 }
 
 var (
-	errFolded  = errors.New("a header line is folded")
-	errTwoWays = errors.New("Content-Length and Transfer-Encoding are both given")
+	errFolded     = errors.New("a header line is folded")
+	errBareLF     = errors.New("a header line ends with LF instead of CRLF")
+	errHeaderName = errors.New("a header name holds a space")
+	errEncoding   = errors.New("Transfer-Encoding is not \"chunked\"")
+	errTwoWays    = errors.New("Content-Length and Transfer-Encoding are both given")
 )
 
 // parse checks what fasthttp lets pass and takes the request target apart.
 func (r *request) parse() *problem {
+	if v := string(r.ctx.Request.Header.Protocol()); v != "HTTP/1.1" && v != "HTTP/1.0" {
+		return versionRefused()
+	}
 	if err := r.checkHead(); err != nil {
 		return badRequest(err)
 	}
-	if r.method == "CONNECT" || r.method == "TRACE" {
+	if strings.EqualFold(r.method, "CONNECT") || strings.EqualFold(r.method, "TRACE") {
 		return methodRefused(r.method)
 	}
 	if e := r.headers("Expect"); len(e) > 0 && (len(e) > 1 || !strings.EqualFold(e[0], "100-continue")) {
@@ -155,10 +161,22 @@ func (r *request) checkHead() error {
 	if bytes.Contains(raw, []byte("\n ")) || bytes.Contains(raw, []byte("\n\t")) {
 		return errFolded
 	}
+	if bytes.Count(raw, []byte("\n")) != bytes.Count(raw, []byte("\r\n")) {
+		return errBareLF // fasthttp reads such lines, but does not list them in AllInOrder
+	}
 	length, encoding := false, false
-	for k := range h.AllInOrder() {
-		length = length || strings.EqualFold(string(k), "Content-Length")
-		encoding = encoding || strings.EqualFold(string(k), "Transfer-Encoding")
+	for k, v := range h.AllInOrder() {
+		switch name := string(k); {
+		case strings.Contains(name, " "):
+			return errHeaderName
+		case strings.EqualFold(name, "Content-Length"):
+			length = true
+		case strings.EqualFold(name, "Transfer-Encoding"):
+			encoding = true
+			if !strings.EqualFold(string(v), "chunked") {
+				return errEncoding
+			}
+		}
 	}
 	if length && encoding {
 		return errTwoWays
@@ -172,10 +190,13 @@ func (r *request) parseTarget() error {
 	if err != nil {
 		return err
 	}
+	if r.rawHost == "" { // HTTP/1.0
+		r.rawHost = targetHost
+	}
 	if targetHost != "" && !strings.EqualFold(targetHost, r.rawHost) {
 		return errHostMismatch
 	}
-	if r.rawHost != "" { // HTTP/1.0 has none
+	if r.rawHost != "" { // HTTP/1.0 may have none
 		if r.host, err = canonicalHost(r.rawHost); err != nil {
 			return err
 		}
@@ -242,4 +263,3 @@ func isHandshakeKey(key string) bool {
 	b, err := base64.StdEncoding.DecodeString(key)
 	return err == nil && len(b) == 16
 }
-

@@ -46,11 +46,11 @@ var (
 func (s *Set) Upgrade(ctx context.Context, u Upgrade) (*Upgraded, error) {
 	conn, err := dialWithin(WithConnectTimeout(ctx, u.Connect), s.dialer, "tcp", u.Addr)
 	if err != nil {
-		return nil, err
+		return nil, orCause(ctx, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	up, err := exchange(conn, u)
-	if !stop() && err == nil {
+	if !stop() {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
@@ -59,6 +59,14 @@ func (s *Set) Upgrade(ctx context.Context, u Upgrade) (*Upgraded, error) {
 	}
 	conn.SetDeadline(time.Time{})
 	return up, nil
+}
+
+// orCause is why ctx ended, if it has, or else err.
+func orCause(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
 }
 
 // exchange sends the handshake and reads its answer. Interim answers are

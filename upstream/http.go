@@ -3,8 +3,10 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"time"
 )
 
@@ -12,7 +14,14 @@ import (
 // on as they are: no compression of its own, no proxy, no HTTP/2.
 func newTransport(dialer Dialer) *http.Transport {
 	return &http.Transport{
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		DialContext: func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+			// net/http dials in a goroutine of its own, where a panic would end
+			// the process: it is carried to the request that waits, see RoundTrip.
+			defer func() {
+				if v := recover(); v != nil {
+					conn, err = nil, &dialPanic{value: v, stack: debug.Stack()}
+				}
+			}()
 			return dialWithin(ctx, dialer, network, address)
 		},
 		DisableCompression:     true,
@@ -69,7 +78,22 @@ func DialFailed(err error) bool {
 // RoundTrip sends one HTTP request to a node over a pooled connection and
 // returns its answer with the body still to be read; the caller closes it.
 // Contract and cancellation are those of http.RoundTripper. A request is
-// repeated only on a pooled connection that died before anything was sent.
+// repeated only on a pooled connection that died before the answer began: one
+// with a body only if nothing was sent, one without if its method is idempotent.
+// A panic of the dialer is the caller's.
 func (s *Set) RoundTrip(req *http.Request) (*http.Response, error) {
-	return s.transport.RoundTrip(req)
+	answer, err := s.transport.RoundTrip(req)
+	var p *dialPanic
+	if errors.As(err, &p) {
+		panic(p.Error())
+	}
+	return answer, err
 }
+
+// dialPanic is a panic of the dialer on its way to the goroutine it belongs to.
+type dialPanic struct {
+	value any
+	stack []byte
+}
+
+func (p *dialPanic) Error() string { return fmt.Sprintf("panic while dialling: %v\n%s", p.value, p.stack) }

@@ -62,11 +62,11 @@ type Service struct {
 	byName map[string]*Node // ids and names, as written
 	byFold map[string]*Node // the same in lower case, for host names
 	order  []*Node          // nodes as often as their weights say, interleaved
-	next   atomic.Uint32
+	next   *atomic.Uint32 // shared with the same service in earlier and later views
 }
 
-func newService(name string) *Service {
-	return &Service{Name: name, byName: map[string]*Node{}, byFold: map[string]*Node{}}
+func newService(name string, next *atomic.Uint32) *Service {
+	return &Service{Name: name, next: next, byName: map[string]*Node{}, byFold: map[string]*Node{}}
 }
 
 func (s *Service) add(n *Node) {
@@ -92,7 +92,7 @@ func (s *Service) RoundRobin(port string, tried []*Node) *Node {
 	if len(s.order) == 0 {
 		return nil
 	}
-	start := int(s.next.Add(1)-1) % len(s.order)
+	start := s.turn(len(s.order))
 	for i := range s.order {
 		if n := s.order[(start+i)%len(s.order)]; usable(n, port, tried) {
 			return n
@@ -108,7 +108,7 @@ func (s *Service) LeastConnections(port string, tried []*Node) *Node {
 		return nil
 	}
 	var best *Node
-	start := int(s.next.Add(1)-1) % len(s.nodes)
+	start := s.turn(len(s.nodes))
 	for i := range s.nodes {
 		n := s.nodes[(start+i)%len(s.nodes)]
 		if usable(n, port, tried) && (best == nil || n.load() < best.load()) {
@@ -117,6 +117,9 @@ func (s *Service) LeastConnections(port string, tried []*Node) *Node {
 	}
 	return best
 }
+
+// turn is where the next search among n begins.
+func (s *Service) turn(n int) int { return int((s.next.Add(1) - 1) % uint32(n)) }
 
 func (n *Node) load() float64 { return float64(n.Active()) / float64(max(n.Weight, 1)) }
 

@@ -42,6 +42,7 @@ type Set struct {
 	mu     sync.Mutex
 	states map[Key]*state
 	nodes  map[Key]discovery.Node
+	turns  map[string]*atomic.Uint32 // by service
 }
 
 // state is what outlives a snapshot.
@@ -59,7 +60,7 @@ func New(dialer Dialer) *Set {
 	if dialer == nil {
 		dialer = &net.Dialer{}
 	}
-	s := &Set{dialer: dialer, states: map[Key]*state{}, nodes: map[Key]discovery.Node{}}
+	s := &Set{dialer: dialer, states: map[Key]*state{}, nodes: map[Key]discovery.Node{}, turns: map[string]*atomic.Uint32{}}
 	s.transport = newTransport(dialer)
 	return s
 }
@@ -72,8 +73,13 @@ func (s *Set) Apply(snap discovery.Snapshot) (*View, Changes) {
 	view := &View{Services: make(map[string]*Service, len(snap.Services)), Source: snap.Source, Taken: snap.Taken}
 	next := make(map[Key]discovery.Node)
 	states := make(map[Key]*state)
+	turns := make(map[string]*atomic.Uint32)
 	for name, nodes := range snap.Services {
-		svc := newService(name)
+		turns[name] = s.turns[name]
+		if turns[name] == nil {
+			turns[name] = &atomic.Uint32{}
+		}
+		svc := newService(name, turns[name])
 		for _, n := range nodes {
 			key := Key{name, n.ID}
 			st := s.states[key]
@@ -87,7 +93,7 @@ func (s *Set) Apply(snap discovery.Snapshot) (*View, Changes) {
 		view.Services[name] = svc
 	}
 	changes := diff(s.nodes, next)
-	s.nodes, s.states = next, states
+	s.nodes, s.states, s.turns = next, states, turns
 	return view, changes
 }
 

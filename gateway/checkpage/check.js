@@ -31,6 +31,7 @@ function newChecks() {
   state.checks = [...other, ...state.entries].map(newCheck);
   view.buildList(state.checks, { check: run, disconnect: (check) => check.link.close() });
   state.checks.forEach(show);
+  showTotals();
 }
 
 function hangUp(check) {
@@ -48,6 +49,10 @@ function update(check, change) {
 
 function show(check) {
   view.showCheck(check, shownAddress(check.entry));
+  showTotals();
+}
+
+function showTotals() {
   view.showSummary(count());
   view.showTargets(state.checks);
 }
@@ -73,7 +78,8 @@ function count() {
   };
   const webSockets = state.checks.filter((check) => check.entry.kind !== 'http');
   const nodes = new Set(webSockets.map(({ entry }) => `${entry.service}/${entry.node}`));
-  return { webSocket: of('websocket'), http: of('http'), everyNodeOnce: nodes.size === webSockets.length };
+  const everyNodeOnce = nodes.size === webSockets.length && webSockets.every(({ entry }) => entry.node);
+  return { webSocket: of('websocket'), http: of('http'), everyNodeOnce };
 }
 
 // runAll checks everything. Browsers open one WebSocket at a time to an address
@@ -113,7 +119,7 @@ async function run(check) {
   try {
     url = addressFor(check.entry);
   } catch {
-    return fail(check, [sentence('badAddress', { address: check.entry.url })]);
+    return fail(check, [sentence('badAddress', { address: withoutSecrets(check.entry.url) })]);
   }
   if (check.entry.kind === 'http') return runHTTP(check, url);
   return runWebSocket(check, url);
@@ -203,7 +209,7 @@ function hint(key, values) {
 // query parameters: they may be tokens.
 function report() {
   const { protocol, append } = state.options;
-  const line = (key, value) => `${view.word(key)}: ${value}`;
+  const line = (key, value) => view.word('reportLine', { label: sentence(key), value });
   return [
     view.word('reportTitle'),
     line('reportTime', localTime(new Date())),
@@ -289,6 +295,7 @@ function switchLanguage() {
   history.replaceState(null, '', `#${hash}`);
   speak();
   state.checks.forEach(show);
+  showTotals();
 }
 
 function speak() {
@@ -359,7 +366,6 @@ async function start() {
   if (state.entries.length === 0) notice(view.word('noEntries'));
   showOptions();
   newChecks();
-  view.showSummary(count());
   document.documentElement.dataset.ready = 'true';
   runAll();
 }

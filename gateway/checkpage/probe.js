@@ -35,9 +35,12 @@ function append(url, extra) {
   return joined;
 }
 
-// withoutSecrets returns an address whose query values are blotted out.
+// withoutSecrets returns an address in which credentials, the values of the query
+// and query items that are values alone are blotted out.
 export function withoutSecrets(url) {
-  return String(url).replace(/([?&][^=&#]*=)[^&#]+/g, '$1…');
+  return String(url)
+    .replace(/\/\/[^/?#@]*@/, '//…@')
+    .replace(/([?&])(?:([^=&#]*=)[^&#]*|[^=&#]+(?=[&#]|$))/g, '$1$2…');
 }
 
 // openSocket opens a WebSocket and calls on.opened(ms, protocol), on.message(data)
@@ -83,7 +86,9 @@ function judgeClose(event, after, closedHere) {
   const { code } = event;
   const values = { after, code, meaning: meaningOf(code) };
   const reason = event.reason ? [sentence('reason', { reason: event.reason })] : [];
-  if (code === 1000 || code === 1005) return { tone: 'good', said: [sentence('closedWorks', values), ...reason] };
+  if (code === 1000 || code === 1005) {
+    return { tone: 'good', said: [sentence('closedWorks', values), sentence('silentClients'), ...reason] };
+  }
   if (code === 1006) return { tone: 'warn', said: [sentence('closedCut', values)] };
   if (after < refusalWithin && (code === 1008 || code === 1013)) {
     return { tone: 'bad', said: [sentence('closedRefused', values), ...reason] };
@@ -105,7 +110,7 @@ export async function explain(url) {
   const plain = inScheme(url, 'http', url.protocol === 'wss:');
   const answer = await request(plain);
   if (answer.response) return explainAnswer(answer.response);
-  return [answer.hidden ? sentence('hidden') : unreachable(plain)];
+  return answer.hidden ? [sentence('hidden'), sentence('askProtocol'), sentence('hiddenStatus')] : unreachable(plain);
 }
 
 // blockedByBrowser returns why the browser would not even try, or undefined.
@@ -121,13 +126,16 @@ function isLoopback(host) {
 }
 
 function unreachable(plain) {
-  return plain.protocol === 'https:' ? sentence('unreachableTLS', { origin: plain.origin }) : sentence('unreachable');
+  const why = plain.protocol === 'https:' ? sentence('unreachableTLS', { origin: plain.origin }) : sentence('unreachable');
+  return [sentence('noAnswer'), why];
 }
 
 async function explainAnswer(response) {
   if (response.type === 'opaqueredirect') return [sentence('redirected')];
   const { status } = response;
-  if (![401, 403, 404, 429].includes(status) && status < 500) return [sentence('refused', { status })];
+  if (![401, 403, 404, 429].includes(status) && status < 500) {
+    return [sentence('refused', { status }), sentence('askProtocol')];
+  }
   const said = await gatewayWords(response);
   return [statusSentence(status), ...said];
 }
@@ -143,15 +151,13 @@ async function gatewayWords(response) {
   try {
     const answer = JSON.parse(await readStart(response));
     const said = [];
-    if (typeof answer.message === 'string') said.push(sentence('gatewaySays', { message: fullStop(answer.message) }));
+    if (typeof answer.message === 'string') said.push(sentence('gatewaySays', { message: answer.message.replace(/[.。]$/, '') }));
     if (typeof answer.request_id === 'string') said.push(sentence('requestID', { id: answer.request_id }));
     return said;
   } catch {
     return []; // not JSON, or cut off: the status has to do
   }
 }
-
-const fullStop = (text) => (/[.!?。！？]$/.test(text) ? text : text + '.');
 
 async function readStart(response) {
   const reader = response.body.getReader();
@@ -207,7 +213,7 @@ export async function checkHTTP(url) {
   if (blocked) return { state: 'failed', tone: 'bad', said: [blocked] };
   const { response, hidden, ms } = await request(url);
   if (hidden) return { state: 'open', tone: 'warn', ms, said: [sentence('answeredHidden', { time: ms })] };
-  if (!response) return { state: 'failed', tone: 'bad', said: [unreachable(url)] };
+  if (!response) return { state: 'failed', tone: 'bad', said: unreachable(url) };
   const { status, type } = response;
   if (type === 'opaqueredirect') return { state: 'open', tone: 'good', ms, said: [sentence('answered', { status: '3xx', time: ms })] };
   const answered = sentence('answered', { status, time: ms });

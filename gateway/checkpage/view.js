@@ -47,8 +47,10 @@ export function duration(ms) {
 
 // paragraph joins sentences as the language does.
 export function paragraph(said) {
-  return said.map(say).join(document.documentElement.lang === 'en' ? ' ' : '');
+  return said.map(say).join(between());
 }
+
+const between = () => (document.documentElement.lang === 'en' ? ' ' : '');
 
 export function nameOf(entry) {
   if (entry.custom) return word('customNode');
@@ -99,11 +101,21 @@ export function showCheck(check, address) {
   part('strong').textContent = nameOf(entry);
   part('.route').textContent = entry.route || '';
   part('.url').textContent = address;
-  part('.outcome').textContent = paragraph(check.said);
+  showOutcome(part('.outcome'), check.said);
   part('.time').textContent = check.ms === undefined ? '' : duration(check.ms);
   showButton(part('.check'), 'check', 'checkNode', entry);
   showButton(part('.disconnect'), 'disconnect', 'disconnectNode', entry);
   part('.disconnect').hidden = !check.link || check.state !== 'open';
+}
+
+// showOutcome sets the first sentence, the verdict, apart from the advice.
+function showOutcome(outcome, [verdict, ...advice]) {
+  outcome.replaceChildren();
+  if (!verdict) return;
+  const first = document.createElement('span');
+  first.className = 'verdict';
+  first.textContent = say(verdict);
+  outcome.append(first, advice.length ? between() + paragraph(advice) : '');
 }
 
 function showButton(button, key, labelKey, entry) {
@@ -124,7 +136,7 @@ export function showSummary(counts) {
   summary.dataset.total = total;
   summary.dataset.tone = busy ? 'busy' : toneOf(open, total);
   summary.setAttribute('aria-busy', String(busy > 0)); // read out once, at the end
-  summary.textContent = total ? summaryText(counts) : '';
+  summary.textContent = summaryText(counts);
   const http = byId('summary-http');
   http.hidden = counts.http.total === 0;
   http.textContent = word('summaryHTTP', counts.http);
@@ -132,6 +144,7 @@ export function showSummary(counts) {
 
 export function summaryText({ webSocket, everyNodeOnce }) {
   const { open, total, busy } = webSocket;
+  if (total === 0) return word('summaryNone');
   if (busy) return word('summaryChecking', { done: total - busy, total });
   return word(everyNodeOnce ? 'summaryNodes' : 'summaryPoints', { open, total });
 }
@@ -161,6 +174,7 @@ export function showMessage(check, data, roundTrip) {
   item.dataset.from = check.entry.node;
   item.querySelector('strong').textContent = nameOf(check.entry);
   const trip = item.querySelector('.round-trip');
+  trip.dataset.answer = roundTrip !== undefined;
   trip.textContent = roundTrip === undefined ? word('unasked') : word('roundTrip', { time: roundTrip });
   item.querySelector('time').dateTime = now.toISOString();
   item.querySelector('time').textContent = now.toLocaleTimeString([], { hour12: false });

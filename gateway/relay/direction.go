@@ -316,7 +316,7 @@ func (d *direction) finishes() [2]*leg {
 	d.t.mu.Lock()
 	defer d.t.mu.Unlock()
 	d.finished = true
-	wanted := d.toClient() && d.t.options.Kind == WebSocket && d.closing != nil && d.track.state != closed
+	wanted := d.toClient() && d.t.options.Kind == WebSocket && d.t.closing != nil && d.track.state != closed
 	if wanted && !d.inserted && d.t.report.Cause == nil {
 		d.t.report.Cause = errNotInserted
 	}

@@ -464,7 +464,7 @@ func drainFrames(t *testing.T, c net.Conn, f frame, masked bool, last frame, see
 func TestCloseUnanswered(t *testing.T) {
 	forWires(t, func(t *testing.T, w wire) {
 		s := webSocket(w)
-		s.waits = &waits{answer: 50 * time.Millisecond, linger: patience, half: patience, last: patience}
+		s.waits = &waits{answer: 50 * time.Millisecond, linger: 2 * patience, half: 2 * patience, last: patience}
 		r := open(t, s)
 		r.send(r.client, []byte{0x81}) // half a header does not stand in the way of the Close to the upstream
 		r.Close(1001, "shutting down")
@@ -472,10 +472,69 @@ func TestCloseUnanswered(t *testing.T) {
 		r.wantEOF(r.client)
 		r.wantFrame(r.upstream, closing1(1001, "shutting down"), true)
 		r.wantEOF(r.upstream)
+		r.wantEOF(newLeg("", r.client).raw) // the TCP stream has ended as well
 		r.client.Close()
 		r.upstream.Close()
 		r.wantEnd(end{by: EndGateway, code: 1001, reason: "shutting down"})
 	})
+}
+
+// TestCloseWaitsForAnswer: the client's stream ends after its own Close, not
+// before.
+func TestCloseWaitsForAnswer(t *testing.T) {
+	var answered atomic.Bool
+	early := make(chan bool, 1)
+	finished := make(chan struct{})
+	s := webSocket(wire{})
+	s.client = func(c net.Conn) net.Conn {
+		return hooked{TCPConn: c.(*net.TCPConn), closeWrite: func() { early <- !answered.Load() }}
+	}
+	s.upstream = func(c net.Conn) net.Conn { return hooked{TCPConn: c.(*net.TCPConn), eof: func() { close(finished) }} }
+	r := open(t, s)
+	r.Close(1012, "restart")
+	r.wantFrame(r.client, closing1(1012, "restart"), false)
+	r.closeWrite(r.upstream)
+	<-finished // the direction to the client does nothing more
+	answered.Store(true)
+	r.send(r.client, closing1(1012, "").wireBytes(true))
+	r.wantFrame(r.upstream, closing1(1012, ""), true)
+	r.wantEOF(r.client)
+	if <-early {
+		t.Error("the client's stream ended before its answer")
+	}
+}
+
+// hooked is a connection that tells what happens to it.
+type hooked struct {
+	*net.TCPConn
+	closeWrite, eof func()
+}
+
+func (h hooked) CloseWrite() error {
+	if h.closeWrite != nil {
+		h.closeWrite()
+	}
+	return h.TCPConn.CloseWrite()
+}
+
+func (h hooked) Read(b []byte) (int, error) {
+	n, err := h.TCPConn.Read(b)
+	if err == io.EOF && h.eof != nil {
+		h.eof()
+	}
+	return n, err
+}
+
+// TestLinger: peers that have said all there is to say and do not close are not
+// waited for.
+func TestLinger(t *testing.T) {
+	s := webSocket(wire{})
+	s.waits = &waits{answer: time.Hour, linger: 50 * time.Millisecond, half: time.Hour, last: time.Hour}
+	r := open(t, s)
+	r.Close(1012, "restart")
+	r.wantFrame(r.client, closing1(1012, "restart"), false)
+	r.send(r.client, closing1(1012, "").wireBytes(true))
+	r.wantEnd(end{by: EndGateway, code: 1012, reason: "restart"})
 }
 
 // TestCloseStuckInFrame: when a frame does not end, the tunnel ends without our
@@ -552,10 +611,9 @@ func TestCloseBytes(t *testing.T) {
 func TestCloseDeafPeers(t *testing.T) {
 	forWires(t, func(t *testing.T, w wire) {
 		for _, kind := range []Kind{Bytes, WebSocket} {
-			r := open(t, setup{wire: w, Options: Options{Kind: kind}, waits: &quick, sockets: 4096})
-			blocked := fill(r.upstream, false)
-			fill(r.client, true)
-			<-blocked
+			r := open(t, setup{wire: w, Options: Options{Kind: kind}, waits: &quick, sockets: 16 << 10})
+			<-fill(r.upstream, false)
+			<-fill(r.client, true)
 			r.Close(1012, "restart")
 			report := r.report()
 			sent := kind == Bytes || report.CloseCode == 1012 // what room the sockets had is theirs to know
@@ -566,19 +624,16 @@ func TestCloseDeafPeers(t *testing.T) {
 	})
 }
 
-// fill writes frames until the connection ends. The channel is closed when more
-// was written than the sockets of a rig with small buffers hold on one leg.
+// fill writes frames until the connection ends. The channel is closed when some
+// of them are on their way.
 func fill(c net.Conn, masked bool) <-chan struct{} {
 	flowing := make(chan struct{})
 	b := frame{fin | binaryOp, noise(1000)}.wireBytes(masked)
 	go func() {
-		for n := 0; ; n++ {
-			if n == 16 {
-				close(flowing)
-			}
-			if _, err := c.Write(b); err != nil {
-				return
-			}
+		_, err := c.Write(b)
+		close(flowing)
+		for err == nil {
+			_, err = c.Write(b)
 		}
 	}()
 	return flowing
@@ -650,7 +705,7 @@ func TestLifetime(t *testing.T) {
 
 func TestStalled(t *testing.T) {
 	forWires(t, func(t *testing.T, w wire) {
-		s := setup{wire: w, Options: Options{Kind: WebSocket, Stall: 50 * time.Millisecond}, waits: &quick, sockets: 4096}
+		s := setup{wire: w, Options: Options{Kind: WebSocket, Stall: 50 * time.Millisecond}, waits: &quick, sockets: 16 << 10}
 		r := open(t, s) // the client reads nothing
 		var sent atomic.Int64
 		flood := frame{fin | binaryOp, noise(1 << 10)}.wireBytes(false)
