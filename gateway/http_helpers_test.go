@@ -3,6 +3,8 @@ package gateway
 import (
 	"bufio"
 	"bytes"
+	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -12,6 +14,12 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"singlegate/discovery"
+	"singlegate/upstream"
 )
 
 // A recorder is a node that writes down every byte and request that reaches it
@@ -157,3 +165,78 @@ func awaitEnd(t *testing.T, c io.Reader) (rest string, reset bool) {
 
 // echoTarget answers with the request target as it came.
 func echoTarget(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RequestURI) }
+
+// inOrder is a service of these nodes, in this order: round robin begins with the first.
+// The name of each is its address.
+func inOrder(service string, addrs ...string) discovery.Snapshot {
+	snap := discovery.Snapshot{Services: map[string][]discovery.Node{}, Source: "test", Taken: time.Now()}
+	for _, addr := range addrs {
+		one := nodesOf(map[string]map[string]string{service: {addr: addr}})
+		snap.Services[service] = append(snap.Services[service], one.Services[service]...)
+	}
+	return snap
+}
+
+// appRoute is an edge whose only route, /app, goes to one node.
+func appRoute(t *testing.T, addr string, timeouts ...func(*Timeouts)) *edge {
+	t.Helper()
+	route := Route{Paths: []string{"/app"}, Service: "app", Timeouts: DefaultTimeouts()}
+	for _, f := range timeouts {
+		f(&route.Timeouts)
+	}
+	return startEdge(t, []Route{route}, map[string]map[string]string{"app": {"app1": addr}})
+}
+
+// startEdgeOver is startEdge with descriptors and a dialer of the test's own.
+func startEdgeOver(t *testing.T, fds *Descriptors, dialer upstream.Dialer, routes []Route, snap discovery.Snapshot) *edge {
+	t.Helper()
+	e := &edge{t: t, logs: newLogLines()}
+	var cert tls.Certificate
+	cert, e.roots = testCertificate(t)
+	s, err := New(Options{
+		Log: zerolog.New(e.logs), Access: zerolog.New(e.logs),
+		TLS:      &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}},
+		Upstream: upstream.New(dialer), Descriptors: fds,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Server, e.cfg = s, testConfig(routes, nil)
+	for name := range snap.Services {
+		e.cfg.Services = append(e.cfg.Services, ServiceRef{Name: name, Ports: []string{""}})
+	}
+	if err := s.Apply(e.cfg, &snap); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		s.Shutdown(ctx)
+	})
+	entries := s.Entries()
+	e.plain, e.secure = entries[0].Address.String(), entries[1].Address.String()
+	return e
+}
+
+// eachWire runs f over the plain and over the TLS listener.
+func eachWire(t *testing.T, f func(t *testing.T, secure bool)) {
+	for _, secure := range []bool{false, true} {
+		name := "plain"
+		if secure {
+			name = "tls"
+		}
+		t.Run(name, func(t *testing.T) { f(t, secure) })
+	}
+}
+
+// await waits for a signal of another goroutine.
+func await[T any](t *testing.T, what string, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(20 * time.Second):
+		t.Fatalf("waited in vain: %s", what)
+		panic("unreachable")
+	}
+}

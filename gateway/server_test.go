@@ -27,11 +27,7 @@ func TestReloadTouchesNoTunnel(t *testing.T) {
 	stop := make(chan struct{})
 	var group sync.WaitGroup
 	for i := range clients {
-		conn := net.Conn(e.dialTLS())
-		if i%2 == 0 {
-			conn = e.dial()
-		}
-		c, _ := open(t, conn, handshake("/ws/node1"))
+		c, _ := open(t, e.dialEither(i), handshake("/ws/node1"))
 		group.Go(func() {
 			for n := 0; ; n++ {
 				message := fmt.Sprintf("%d-%d", i, n)

@@ -167,6 +167,14 @@ func (e *edge) dialTLS() *tls.Conn {
 	return c
 }
 
+// dialEither alternates between the two.
+func (e *edge) dialEither(i int) net.Conn {
+	if i%2 == 0 {
+		return e.dial()
+	}
+	return e.dialTLS()
+}
+
 // guarded gives a connection of a test a deadline and an end.
 func guarded(t *testing.T, c net.Conn) net.Conn {
 	c.SetDeadline(time.Now().Add(20 * time.Second))

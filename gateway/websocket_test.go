@@ -579,11 +579,7 @@ func TestShutdownEndsTunnelsWithGoingAway(t *testing.T) {
 	})
 	var clients []*wsConn
 	for i := range 20 {
-		conn := net.Conn(e.dialTLS())
-		if i%2 == 0 {
-			conn = e.dial()
-		}
-		c, _ := open(t, conn, handshake("/ws/node1"))
+		c, _ := open(t, e.dialEither(i), handshake("/ws/node1"))
 		clients = append(clients, c)
 	}
 	done := make(chan struct{})

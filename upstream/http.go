@@ -96,4 +96,6 @@ type dialPanic struct {
 	stack []byte
 }
 
-func (p *dialPanic) Error() string { return fmt.Sprintf("panic while dialling: %v\n%s", p.value, p.stack) }
+func (p *dialPanic) Error() string {
+	return fmt.Sprintf("panic while dialling: %v\n%s", p.value, p.stack)
+}

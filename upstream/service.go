@@ -62,7 +62,7 @@ type Service struct {
 	byName map[string]*Node // ids and names, as written
 	byFold map[string]*Node // the same in lower case, for host names
 	order  []*Node          // nodes as often as their weights say, interleaved
-	next   *atomic.Uint32 // shared with the same service in earlier and later views
+	next   *atomic.Uint32   // shared with the same service in earlier and later views
 }
 
 func newService(name string, next *atomic.Uint32) *Service {

@@ -284,7 +284,7 @@ func (t *Tunnel) toShut() (legs [2]*leg) {
 		legs[1] = &t.upstream
 	}
 	if t.up.finished && t.down.finished {
-_ = 0
+		t.cutBy(time.Now().Add(t.engine.waits.linger))
 	}
 	return legs
 }

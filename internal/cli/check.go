@@ -23,7 +23,7 @@ func (c *checkCommand) Run(s streams) error {
 		fmt.Fprintf(s.err, "%s: not usable\n", c.Config)
 		return errSaid
 	}
-	for _, w := range store.Warnings() {
+	for _, w := range append(store.Warnings(), gateway.Warnings(file.Gateway)...) {
 		fmt.Fprintln(s.err, "warning:", w)
 	}
 	fmt.Fprintf(s.out, "%s: ok: %s\n", c.Config, summary(file))

@@ -68,7 +68,9 @@ func readBounded(path string) ([]byte, error) {
 // Parse decodes the content of a config file. The folder of name is where
 // relative files are looked for, its base stands in every place ("singlegate.yaml:12:5").
 // The function env gives the value of a variable and whether it is set. The
-// error is an *Errors. Parse opens no file and keeps neither data nor env.
+// error is an *Errors. With an error comes what could be decoded, for further
+// checks only, or nil where nothing could. Parse opens no file and keeps
+// neither data nor env.
 func Parse(name string, data []byte, env func(string) (string, bool)) (*File, error) {
 	d := &decoder{
 		file: filepath.Base(name),
@@ -79,10 +81,7 @@ func Parse(name string, data []byte, env func(string) (string, bool)) (*File, er
 	if root, ok := d.tree(data); ok {
 		f = d.decodeFile(root)
 	}
-	if err := d.finish(data); err != nil {
-		return nil, err
-	}
-	return f, nil
+	return f, d.finish(data)
 }
 
 // decodeFile decodes the top level: first what others refer to, then the routes.

@@ -74,7 +74,7 @@ func TestCommandLine(t *testing.T) {
 }
 
 // badPlaces are the places of every error in badConfig.
-var badPlaces = []string{"bad.yaml:3:28: ", "bad.yaml:4:5: ", "bad.yaml:4:19: ", "bad.yaml:7:24: ", "bad.yaml:8:44: ", "bad.yaml:9:38: "}
+var badPlaces = []string{"bad.yaml:3:28: ", "bad.yaml:4:5: ", "bad.yaml:4:19: ", "bad.yaml:7:25: ", "bad.yaml:8:46: ", "bad.yaml:9:38: "}
 
 // says compares a stream with what it must have.
 func says(t *testing.T, stream, text string, wanted []string) {

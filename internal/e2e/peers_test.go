@@ -18,9 +18,9 @@ type played struct {
 	Events json.RawMessage
 }
 
-// mustDiffer are the events of the client (the server names no cases) that cannot
-// be the same through a gateway: a
-// connection that breaks off ends its tunnel with a Close that says so.
+// mustDiffer are the events of the client (the server names no cases) that
+// cannot be the same through a gateway: an upstream connection that breaks off
+// ends its tunnel with a Close that says so.
 var mustDiffer = map[string]struct{ direct, through string }{
 	"server terminates": {`["close",1006,""]`, `["close",1014,"upstream connection lost"]`},
 }

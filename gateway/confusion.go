@@ -1,0 +1,48 @@
+package gateway
+
+import "fmt"
+
+// Warnings tells what in a config works but is easily misunderstood: routes
+// that take a path away from the nodes of a pinned route.
+func Warnings(cfg Config) []string {
+	routes, err := compileRoutes(&cfg)
+	if err != nil {
+		return nil
+	}
+	var warnings []string
+	for _, pinned := range routes {
+		if !pinned.path.node {
+			continue
+		}
+		for _, other := range routes {
+			if name, hides := other.hidesNode(pinned); hides {
+				warnings = append(warnings, fmt.Sprintf("%s: a node named %q cannot be reached, or only in part, by %s (%s): %s takes that path",
+					other.At, name, pinned.name, pinned.At, other.name))
+			}
+		}
+	}
+	return warnings
+}
+
+// hidesNode tells whether r takes requests that, but for r, would be those of
+// one node of the pinned route.
+func (r *route) hidesNode(pinned *route) (name string, hides bool) {
+	if r.host != pinned.host || r.path.node || !overlap(r.Listeners, pinned.Listeners) {
+		return "", false
+	}
+	name, _, hides = pinned.path.match(r.path.text)
+	return name, hides
+}
+
+// overlap tells whether two routes share a listener; none named means all.
+func overlap(a, b []string) bool {
+	if len(a) == 0 || len(b) == 0 {
+		return true
+	}
+	for _, name := range a {
+		if nameIn(b, name) {
+			return true
+		}
+	}
+	return false
+}
