@@ -27,7 +27,7 @@ type clientConn struct {
 
 	stall    atomic.Int64 // nanoseconds for each read of a body; 0: fasthttp's deadline holds
 	cut      atomic.Bool  // reads fail at once, for good
-	ended    atomic.Bool  // the client has sent its last byte
+	ended    atomic.Bool  // a read has failed: the client has ended its sending, or is given up
 	replay   atomic.Bool  // reads yield nothing: only what is buffered above is wanted
 	linger   atomic.Bool  // on Close: let the client read the answer first
 	detached atomic.Bool
@@ -51,10 +51,10 @@ func (c *clientConn) Read(p []byte) (int, error) {
 		c.Conn.SetReadDeadline(longAgo)
 	}
 	n, err := c.Conn.Read(p)
-	if err == io.EOF {
-		if n > 0 {
-			return n, nil // crypto/tls may say both at once; the end comes again
-		}
+	if err == io.EOF && n > 0 {
+		return n, nil // crypto/tls may say both at once; the end comes again
+	}
+	if err != nil {
 		c.ended.Store(true)
 	}
 	return n, err

@@ -86,7 +86,8 @@ type setup struct {
 	upstream      func(net.Conn) net.Conn
 	clientEarly   []byte
 	upstreamEarly []byte
-	sockets       int // buffer sizes of all sockets; 0: the system's
+	panics        bool // is what the test wants
+	sockets       int  // buffer sizes of all sockets; 0: the system's
 }
 
 func open(t *testing.T, s setup) *rig {
@@ -104,7 +105,12 @@ func open(t *testing.T, s setup) *rig {
 	if s.upstream != nil {
 		far = s.upstream(far)
 	}
-	s.Ended = func(report Report) { r.reports <- report }
+	s.Ended = func(report Report) {
+		if report.EndedBy == EndPanic && !s.panics {
+			t.Errorf("the tunnel panicked: %v\n%s", report.Cause, report.Cause.(*PanicError).Stack)
+		}
+		r.reports <- report
+	}
 	r.Tunnel = r.engine.Start(Leg{near, s.clientEarly}, Leg{far, s.upstreamEarly}, s.Options)
 	t.Cleanup(func() {
 		r.Kill()
@@ -330,9 +336,16 @@ func (r *rig) closeWrite(c net.Conn) {
 
 // reset ends a connection with a RST.
 func reset(c net.Conn) {
-	l := newLeg(EndClient, c)
-	l.raw.(*net.TCPConn).SetLinger(0)
-	l.raw.Close()
+	tcp(c).SetLinger(0)
+	tcp(c).Close()
+}
+
+// tcp is the socket under a test's end of a connection.
+func tcp(c net.Conn) *net.TCPConn {
+	if over, ok := c.(*tls.Conn); ok {
+		c = over.NetConn()
+	}
+	return c.(*net.TCPConn)
 }
 
 // end is what a test expects of a report beside the traffic.

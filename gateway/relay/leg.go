@@ -8,19 +8,17 @@ import (
 
 // leg is one side of a running tunnel.
 type leg struct {
-	end  End // EndClient or EndUpstream
-	conn net.Conn
-	raw  net.Conn // the connection under conn when there is one, otherwise conn
-	over bool     // its peer's stream has ended; guarded by Tunnel.mu
-	shut bool     // its write side was closed, or is being closed; guarded by Tunnel.mu
+	end   End // EndClient or EndUpstream
+	conn  net.Conn
+	under net.Conn // the connection under conn, as under a *tls.Conn; nil: none
+	over  bool     // its peer's stream has ended; guarded by Tunnel.mu
+	shut  bool     // its write side was closed, or is being closed; guarded by Tunnel.mu
 }
 
 func newLeg(end End, conn net.Conn) leg {
-	l := leg{end: end, conn: conn, raw: conn}
+	l := leg{end: end, conn: conn}
 	if over, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		if raw := over.NetConn(); raw != nil {
-			l.raw = raw
-		}
+		l.under = over.NetConn()
 	}
 	return l
 }
@@ -35,21 +33,23 @@ func (l *leg) closeWrite() error {
 		return l.conn.Close()
 	}
 	err := w.CloseWrite()
-	if l.raw == l.conn {
-		return err
-	}
-	if w, ok := l.raw.(writeCloser); ok {
-		return w.CloseWrite()
+	if under, ok := l.under.(writeCloser); ok {
+		return under.CloseWrite()
 	}
 	return err
 }
 
 // cut closes the connection without a goodbye, which unblocks whoever reads or
 // writes. It does not block.
-func (l *leg) cut() error { return survive(l.raw.Close) }
+func (l *leg) cut() error {
+	if l.under != nil {
+		return survive(l.under.Close)
+	}
+	return survive(func() error { return l.conn.Close() })
+}
 
 // close closes what was handed to the tunnel. After cut it does not block.
-func (l *leg) close() error { return survive(l.conn.Close) }
+func (l *leg) close() error { return survive(func() error { return l.conn.Close() }) }
 
 // clearDeadlines undoes what the handshake left.
 func (l *leg) clearDeadlines() error {

@@ -197,7 +197,9 @@ func TestNoHalfClose(t *testing.T) {
 		t.Fatalf("got %q, %v", got, err)
 	}
 	r.wantEOF(r.client)
-	r.report()
+	if report := r.report(); report.FromClient.Bytes != 1 {
+		t.Errorf("report %+v", report)
+	}
 }
 
 // TestWebSocketHalfClose: after one side's Close and EOF the other one's answer
@@ -472,7 +474,7 @@ func TestCloseUnanswered(t *testing.T) {
 		r.wantEOF(r.client)
 		r.wantFrame(r.upstream, closing1(1001, "shutting down"), true)
 		r.wantEOF(r.upstream)
-		r.wantEOF(newLeg("", r.client).raw) // the TCP stream has ended as well
+		r.wantEOF(tcp(r.client)) // the TCP stream has ended as well
 		r.client.Close()
 		r.upstream.Close()
 		r.wantEnd(end{by: EndGateway, code: 1001, reason: "shutting down"})
@@ -778,7 +780,7 @@ func TestPanics(t *testing.T) {
 			t.Run(method, func(t *testing.T) {
 				wrap := func(c net.Conn) net.Conn { return &bomb{TCPConn: c.(*net.TCPConn), method: method} }
 				s := webSocket(wire{})
-				s.waits = &quick
+				s.waits, s.panics = &quick, true
 				if onClient {
 					s.client = wrap
 				} else {

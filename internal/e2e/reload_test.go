@@ -121,7 +121,7 @@ func refusedReload(t *testing.T, s *site, dir string) {
 	writeFile(t, dir, "gateway.yaml", strings.ReplaceAll(goodConfig, "service: im,", "service: gone,"))
 	s.signal(syscall.SIGHUP)
 	s.awaitLog(1, "reload refused")
-	contains(t, "the log", s.log.String(), `gateway.yaml:5:34: there is no service \"gone\"`)
+	contains(t, "the log", s.log.String(), `gateway.yaml:5:40: there is no service \"gone\"`)
 	if n := strings.Count(s.log.String(), `"message":"reloaded: `); n != before {
 		t.Error("the wrong config was put in force")
 	}
