@@ -180,7 +180,10 @@ func TestNothingToPick(t *testing.T) {
 // A balanced request goes to another node as long as nothing was sent, with its
 // body whole.
 func TestNextNodeIsTriedWhenOneRefuses(t *testing.T) {
-	node := httpNode(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
+	node := httpNode(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.Write(body)
+	})
 	e := startEdge(t, []Route{{Paths: []string{"/app"}, Service: "app"}}, map[string]map[string]string{"app": {}})
 	e.Publish(inOrder("app", refusedAddr(t), refusedAddr(t), node))
 	large := strings.Repeat("x", 100000)

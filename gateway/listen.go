@@ -128,7 +128,7 @@ func (l *listener) newHTTP(limits Limits) *fasthttp.Server {
 func headReceived(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 	var expects []string // as they are spelt
 	last, closes := "", false
-	for k, v := range h.All() {
+	for k, v := range h.AllInOrder() {
 		switch name := string(k); {
 		case strings.EqualFold(name, "Expect"):
 			expects, last = append(expects, name), string(v)

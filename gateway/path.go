@@ -10,7 +10,7 @@ import (
 var (
 	errTargetBytes   = errors.New("the request target holds a byte that must be percent-encoded")
 	errPercent       = errors.New("the path holds a broken percent-encoding")
-	errControlByte   = errors.New("the path holds an encoded control byte")
+	errControlByte   = errors.New("the path holds a control byte")
 	errAboveRoot     = errors.New("the path leads above its root")
 	errHiddenDots    = errors.New("the path hides a dot segment behind an encoding")
 	errTargetForm    = errors.New("the request target is neither a path nor a URL")
@@ -100,9 +100,12 @@ func normalizeEncoding(raw string) (string, error) {
 	for i := 0; i < len(raw); i++ {
 		c := raw[i]
 		if c != '%' {
-			if isPathByte(c) {
+			switch {
+			case isControl(c):
+				return "", errControlByte
+			case isPathByte(c):
 				b.WriteByte(c)
-			} else {
+			default:
 				writeEncoded(&b, c)
 			}
 			continue
@@ -113,7 +116,7 @@ func normalizeEncoding(raw string) (string, error) {
 		c = unhex(raw[i+1])<<4 | unhex(raw[i+2])
 		i += 2
 		switch {
-		case c < ' ' || c == 0x7f:
+		case isControl(c):
 			return "", errControlByte
 		case isUnreserved(c):
 			b.WriteByte(c)
@@ -176,6 +179,8 @@ func isUnreserved(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
 		c == '-' || c == '.' || c == '_' || c == '~'
 }
+
+func isControl(c byte) bool { return c < ' ' || c == 0x7f }
 
 func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'

@@ -107,7 +107,7 @@ routes:
   - {path: /_check/, page: check}
 `, startNode(t, standin.Options{ID: "node1"}).Addr(), freeAddress(t)))
 	s := startSite(t, dir)
-	d := door{s.listeners["tls"], s.listeners["tls"], rootsOf(t, filepath.Join(dir, "cert.pem"))}
+	d := door{address: s.listeners["tls"], host: s.listeners["tls"], roots: rootsOf(t, filepath.Join(dir, "cert.pem"))}
 	page := "https://" + d.address + "/_check/"
 
 	for _, c := range []struct{ locale, language, summary, opened, failed, why, words string }{

@@ -21,8 +21,9 @@ import (
 // A door is an address of a gateway as a client uses it.
 type door struct {
 	address string         // host:port to connect to
-	host    string         // the Host header, and the server's name for TLS
+	host    string         // the Host header
 	roots   *x509.CertPool // nil: plain
+	name    string         // the server's name for TLS; "": that of host
 }
 
 func (d door) dial() (net.Conn, error) {
@@ -32,7 +33,7 @@ func (d door) dial() (net.Conn, error) {
 	if d.roots == nil {
 		conn, err = dialer.Dial("tcp", d.address)
 	} else {
-		conn, err = tls.DialWithDialer(dialer, "tcp", d.address, &tls.Config{RootCAs: d.roots, ServerName: d.name()})
+		conn, err = tls.DialWithDialer(dialer, "tcp", d.address, &tls.Config{RootCAs: d.roots, ServerName: d.serverName()})
 	}
 	if err != nil {
 		return nil, err
@@ -40,8 +41,10 @@ func (d door) dial() (net.Conn, error) {
 	return conn, conn.SetDeadline(time.Now().Add(2 * patience))
 }
 
-// name is the host without its port.
-func (d door) name() string {
+func (d door) serverName() string {
+	if d.name != "" {
+		return d.name
+	}
 	if name, _, err := net.SplitHostPort(d.host); err == nil {
 		return name
 	}

@@ -43,7 +43,7 @@ func startDemo(t *testing.T, dir, listen string) *demo {
 		return found[1]
 	}
 	d.page, d.address, d.ca, d.curl = printed("the page's URL"), printed("the wss URL"), printed("the CA's file"), printed("the curl's line")
-	d.door = door{d.address, d.address, rootsOf(t, d.ca)}
+	d.door = door{address: d.address, host: d.address, roots: rootsOf(t, d.ca)}
 	return d
 }
 
@@ -78,7 +78,7 @@ func TestDemo(t *testing.T) {
 		if again.ca != d.ca || readFile(t, again.ca) != ca {
 			t.Error("the file of the CA has changed")
 		}
-		old := door{again.address, again.address, d.door.roots}
+		old := door{address: again.address, host: again.address, roots: d.door.roots}
 		if answer, _ := old.request(t, "GET", "/api/version", ""); answer.StatusCode != 200 {
 			t.Errorf("GET /api/version: %s", answer.Status)
 		}

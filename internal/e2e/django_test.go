@@ -43,11 +43,9 @@ func testDjangoChat(t *testing.T, e *example) {
 	}
 	e.checkIt(t)
 
-	s, port := e.site, len("tunnel")
-	_ = port
-	s.awaitLog(7, `"kind":"tunnel"`) // five of this test and two of the README
+	e.awaitLog(7, `"kind":"tunnel"`) // five of this test and two of the README
 	for _, secret := range []string{session, token, "s1gnature", "k3y", "eyJ"} {
-		if log := s.log.String(); strings.Contains(log, secret) {
+		if log := e.log.String(); strings.Contains(log, secret) {
 			t.Errorf("the log has %q:\n%s", secret, log)
 		}
 	}

@@ -79,7 +79,7 @@ func (e *example) start(t *testing.T) {
 		t.Fatalf("check: exit code %d\n%s", r.code, r.err)
 	}
 	e.site = startSite(t, e.dir)
-	admin := door{e.admin, e.admin, nil}
+	admin := door{address: e.admin, host: e.admin}
 	if answer, body := admin.request(t, "GET", "/readyz", ""); answer.StatusCode != 200 {
 		t.Fatalf("/readyz: %s %s", answer.Status, body)
 	}

@@ -149,3 +149,10 @@ func contains(t *testing.T, what, text string, parts ...string) {
 		}
 	}
 }
+
+// Where a module came from is a matter of the machine that installs it.
+func TestLockFileNamesNoRegistry(t *testing.T) {
+	if strings.Contains(readFile(t, "package-lock.json"), "://") {
+		t.Error("package-lock.json has addresses: write it with npm's option --omit-lockfile-registry-resolved")
+	}
+}

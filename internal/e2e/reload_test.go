@@ -60,13 +60,13 @@ func TestReloadsTouchNoTunnel(t *testing.T) {
 	write(reloadBefore)
 	cert := writeCertificate(t, dir)
 	s := startSite(t, dir)
-	secure := door{s.listeners["tls"], "localhost", rootsOf(t, filepath.Join(dir, "cert.pem"))}
-	plain := door{s.listeners["plain"], "localhost", nil}
+	secure := door{address: s.listeners["tls"], host: "localhost", roots: rootsOf(t, filepath.Join(dir, "cert.pem"))}
+	plain := door{address: s.listeners["plain"], host: "localhost"}
 	ways := []struct {
 		door   door
 		target string
 	}{
-		{secure, "/ws/node1"}, {secure, "/old/node1"}, {plain, "/ws/node1"}, {plain, "/old/node1"}, {door{extra, "localhost", nil}, "/ws/node1"},
+		{secure, "/ws/node1"}, {secure, "/old/node1"}, {plain, "/ws/node1"}, {plain, "/old/node1"}, {door{address: extra, host: "localhost"}, "/ws/node1"},
 	}
 
 	e := startEchoes(tunnels)
@@ -109,7 +109,7 @@ func TestReloadsTouchNoTunnel(t *testing.T) {
 		}
 		secure.open(t, "/old/node1") // the first config is in force
 		secure.refused(t, 404, "/new/node1")
-		door{extra, "localhost", nil}.open(t, "/ws/node1")
+		door{address: extra, host: "localhost"}.open(t, "/ws/node1")
 	})
 }
 

@@ -26,7 +26,7 @@ routes: [{path: "/ws/{node}", service: im, rewrite: /}]
 shutdown: %s
 `, startNode(t, standin.Options{ID: "node1"}).Addr(), shutdown))
 	s := startSite(t, dir)
-	return s, door{s.listeners["plain"], "localhost", nil}
+	return s, door{address: s.listeners["plain"], host: "localhost"}
 }
 
 // SIGTERM: every tunnel is closed with 1001, once, and the process ends well
@@ -76,7 +76,7 @@ func TestGraceAfterSIGTERM(t *testing.T) {
 	s.signal(syscall.SIGTERM)
 	s.awaitLog(1, `"message":"draining"`)
 
-	answer, body := door{s.admin, s.admin, nil}.request(t, "GET", "/readyz", "")
+	answer, body := door{address: s.admin, host: s.admin}.request(t, "GET", "/readyz", "")
 	if answer.StatusCode != 503 || !strings.Contains(body, "stopping") {
 		t.Errorf("/readyz: %s %s, want 503 and why", answer.Status, body)
 	}
