@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -35,6 +36,15 @@ type Listener struct {
 	Address string // host:port; an empty host is every address, IPv4 and IPv6
 	TLS     bool
 	Public  Public // overrides Config.Public, field by field
+}
+
+// key tells listeners apart: by address, so that one that is renamed keeps its
+// socket. Port 0 is another one each time.
+func (l Listener) key() string {
+	if strings.HasSuffix(l.Address, ":0") {
+		return l.Name + " " + l.Address
+	}
+	return l.Address
 }
 
 // A ServiceRef tells Compile which services there are and which port names

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
 	"runtime"
 	"strconv"
 	"strings"
@@ -214,23 +215,24 @@ func TestTruncatedAnswerIsBrokenForTheClient(t *testing.T) {
 		"no chunk":     "Transfer-Encoding: chunked\r\n\r\n",
 		"bad chunk":    "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n",
 	}
+	services := map[string]map[string]string{"app": {}}
 	for name, answer := range answers {
+		services["app"][name] = rawNode(t, func(c net.Conn) {
+			readHead(bufio.NewReader(c))
+			io.WriteString(c, "HTTP/1.1 200 OK\r\n"+answer)
+		})
+	}
+	e := startEdge(t, []Route{{Paths: []string{"/{node}"}, Service: "app"}}, services)
+	for name := range answers {
 		t.Run(name, func(t *testing.T) {
-			e := appRoute(t, rawNode(t, func(c net.Conn) {
-				readHead(bufio.NewReader(c))
-				io.WriteString(c, "HTTP/1.1 200 OK\r\n"+answer)
-			}))
-			eachWire(t, func(t *testing.T, secure bool) {
-				conn := e.dialAny(secure)
-				io.WriteString(conn, get("Host: h"))
-				expectBroken(t, conn)
-				e.logs.wait(t, `"cause"`, `"status":200`)
-			})
-			t.Run("HTTP/1.0", func(t *testing.T) {
-				conn := e.dial()
-				io.WriteString(conn, "GET /app/a HTTP/1.0\r\n\r\n")
-				expectBroken(t, conn)
-			})
+			for _, version := range []string{"1.0", "1.1"} {
+				eachWire(t, func(t *testing.T, secure bool) {
+					conn := e.dialAny(secure)
+					io.WriteString(conn, "GET /"+url.PathEscape(name)+" HTTP/"+version+"\r\nHost: h\r\n\r\n")
+					expectBroken(t, conn)
+				})
+			}
+			e.logs.wait(t, `"cause"`, `"status":200`, `"node":"`+name+`"`)
 		})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -126,17 +127,17 @@ func TestTrustedProxy(t *testing.T) {
 		{"mapped address", "X-Forwarded-For: ::ffff:8.8.8.8", map[string]string{"X-Real-IP": "8.8.8.8"}, "8.8.8.8"},
 		{"IPv6", "X-Forwarded-For: 2001:db8::1", map[string]string{"X-Real-IP": "2001:db8::1"}, "2001:db8::1"},
 	}
-	for _, c := range cases {
+	e, node := appEdge(t, trusting("127.0.0.0/8", "10.0.0.0/8"))
+	for i, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			e, node := appEdge(t, trusting("127.0.0.0/8", "10.0.0.0/8"))
-			e.answerTo(get("Host: h\r\n" + c.headers))
+			e.answerTo("GET /app/" + strconv.Itoa(i) + " HTTP/1.1\r\nHost: h\r\n" + c.headers + "\r\n\r\n")
 			r := node.only(t)
 			for name, want := range c.want {
 				if got := r.values(name); !slices.Equal(got, []string{want}) {
 					t.Errorf("%s: %q, want %q", name, got, want)
 				}
 			}
-			e.logs.wait(t, `"client":"`+c.client+`"`)
+			e.logs.wait(t, `"client":"`+c.client+`"`, `"path":"/app/`+strconv.Itoa(i)+`"`)
 		})
 	}
 }

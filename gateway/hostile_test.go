@@ -196,16 +196,16 @@ func TestOddRequestsAreServed(t *testing.T) {
 		{"offer of h2c", get("Host: h\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"), "GET /app/a HTTP/1.1", ""},
 		{"host is an IPv6 address", get("Host: [::1]:80"), "GET /app/a HTTP/1.1", ""},
 	}
+	e, node := appEdge(t)
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			e, node := appEdge(t)
 			conn := e.dial()
 			io.WriteString(conn, c.request+"GET /app/next HTTP/1.1\r\nHost: h\r\n\r\n")
 			answers, _, err := answersOn(conn, 2)
 			if err != nil || len(answers) != 2 || answers[0].body != "app1" || answers[1].body != "app1" {
 				t.Fatalf("got %d answers, %v: %v", len(answers), err, answers)
 			}
-			_, requests := node.all()
+			requests := node.take()
 			if len(requests) != 2 || requests[0].line() != c.line || requests[0].body != c.body {
 				t.Fatalf("the node got %+v", requests)
 			}

@@ -109,10 +109,19 @@ func (r *recorder) all() (string, []recorded) {
 	return r.bytes.String(), append([]recorded(nil), r.requests...)
 }
 
-// only is the one request that came.
+// take gives the requests that came since the last time.
+func (r *recorder) take() []recorded {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := r.requests
+	r.requests = nil
+	return list
+}
+
+// only is the one request that came since the last time.
 func (r *recorder) only(t *testing.T) recorded {
 	t.Helper()
-	_, list := r.all()
+	list := r.take()
 	if len(list) != 1 {
 		t.Fatalf("%d requests reached %s, want one", len(list), r.name)
 	}
@@ -187,15 +196,19 @@ func appRoute(t *testing.T, addr string, timeouts ...func(*Timeouts)) *edge {
 	return startEdge(t, []Route{route}, map[string]map[string]string{"app": {"app1": addr}})
 }
 
-// startEdgeOver is startEdge with descriptors and a dialer of the test's own.
-func startEdgeOver(t *testing.T, fds *Descriptors, dialer upstream.Dialer, routes []Route, snap discovery.Snapshot) *edge {
+// startEdgeOver is startEdge with descriptors, a dialer and TLS settings of the
+// test's own.
+func startEdgeOver(t *testing.T, fds *Descriptors, dialer upstream.Dialer, routes []Route, snap discovery.Snapshot, tune ...func(*tls.Config)) *edge {
 	t.Helper()
 	e := &edge{t: t, logs: newLogLines()}
 	var cert tls.Certificate
 	cert, e.roots = testCertificate(t)
+	cfg := &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}}
+	for _, f := range tune {
+		f(cfg)
+	}
 	s, err := New(Options{
-		Log: zerolog.New(e.logs), Access: zerolog.New(e.logs),
-		TLS:      &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}},
+		Log: zerolog.New(e.logs), Access: zerolog.New(e.logs), TLS: cfg,
 		Upstream: upstream.New(dialer), Descriptors: fds,
 	})
 	if err != nil {

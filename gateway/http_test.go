@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -69,19 +70,23 @@ func TestAnswersWithoutBody(t *testing.T) {
 		{"reason", "GET", "299 Quite Fine\r\nContent-Length: 0", []string{"0"}},
 		{"after interim answers", "GET", "103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 299 Quite Fine\r\nContent-Length: 0", []string{"0"}},
 	}
+	services := map[string]map[string]string{"app": {}}
+	for _, c := range cases {
+		services["app"][c.name] = rawNode(t, func(conn net.Conn) {
+			for br := bufio.NewReader(conn); strings.HasSuffix(readHead(br), "\r\n\r\n"); {
+				io.WriteString(conn, "HTTP/1.1 "+c.answer+"\r\n\r\n")
+			}
+		})
+	}
+	e := startEdge(t, []Route{{Paths: []string{"/{node}"}, Service: "app"}}, services)
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			e := appRoute(t, rawNode(t, func(conn net.Conn) {
-				for br := bufio.NewReader(conn); strings.HasSuffix(readHead(br), "\r\n\r\n"); {
-					io.WriteString(conn, "HTTP/1.1 "+c.answer+"\r\n\r\n")
-				}
-			}))
 			conn := e.dial()
 			br := bufio.NewReader(conn)
 			status := c.answer[strings.LastIndex(c.answer, "HTTP/1.1 ")+1:]
 			status, _, _ = strings.Cut(strings.TrimPrefix(status, "TTP/1.1 "), "\r\n")
 			for range 2 { // the second shows that the first left nothing behind
-				io.WriteString(conn, c.method+" /app/a HTTP/1.1\r\nHost: h\r\n\r\n")
+				io.WriteString(conn, c.method+" /"+url.PathEscape(c.name)+" HTTP/1.1\r\nHost: h\r\n\r\n")
 				head := readHead(br)
 				line, rest, _ := strings.Cut(head, "\r\n")
 				if line != "HTTP/1.1 "+status {
@@ -125,16 +130,23 @@ func TestFailuresOfNodes(t *testing.T) {
 		{"endless interim answers", answering(strings.Repeat("HTTP/1.1 103 Early Hints\r\nX-A: "+strings.Repeat("x", 1000)+"\r\n\r\n", 1000)), 502, "upstream_failed"},
 		{"switches unasked", answering("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"), 502, "upstream_failed"},
 	}
-	for _, c := range cases {
+	var routes []Route
+	services := map[string]map[string]string{}
+	for i, c := range cases {
+		service := "service" + strconv.Itoa(i)
+		routes = append(routes, Route{Paths: []string{"/" + strconv.Itoa(i)}, Service: service})
+		services[service] = map[string]string{"a": c.node(t)}
+	}
+	e := startEdge(t, routes, services)
+	for i, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			e := appRoute(t, c.node(t))
-			for _, request := range []string{get("Host: h"), post("Content-Length: 3", "abc")} {
-				resp, body := e.answerTo(request)
+			for _, request := range []string{"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n", "POST /%d HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc"} {
+				resp, body := e.answerTo(fmt.Sprintf(request, i))
 				if resp.StatusCode != c.status || problemCode(body) != c.code {
 					t.Errorf("got %d %s", resp.StatusCode, body)
 				}
 			}
-			e.logs.wait(t, `"error":"`+c.code+`"`, `"cause":`)
+			e.logs.wait(t, `"error":"`+c.code+`"`, fmt.Sprintf(`"route":"/%d"`, i), `"cause":`)
 		})
 	}
 }
@@ -399,7 +411,7 @@ func TestManyRequestsAtOnce(t *testing.T) {
 		fmt.Fprintf(w, "%s %s", r.URL.RawQuery, body)
 	}))
 	done := make(chan error)
-	const clients, each = 16, 25
+	const clients, each = 16, 12
 	for i := range clients {
 		conn := e.dialAny(i%2 == 0)
 		go func() { done <- askInTurn(conn, strconv.Itoa(i), each) }()

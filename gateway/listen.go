@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -126,25 +127,26 @@ func (l *listener) newHTTP(limits Limits) *fasthttp.Server {
 // bytes of a body, which it reads before the handler runs, have the time of a
 // transfer, not that of a head.
 func headReceived(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
-	var expects []string // as they are spelt
-	last, closes := "", false
-	for k, v := range h.AllInOrder() {
-		switch name := string(k); {
-		case strings.EqualFold(name, "Expect"):
-			expects, last = append(expects, name), string(v)
-		case strings.EqualFold(name, "Connection"):
-			closes = closes || slices.Contains(tokensOf([]string{string(v)}), "close")
+	var expects []string // names as they are spelt
+	continues := false
+	// Not by AllInOrder: it unfolds the raw head in place, which checkHead would
+	// not see any more.
+	for line := range bytes.SplitSeq(h.RawHeaders(), []byte("\n")) {
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		switch {
+		case bytes.EqualFold(name, []byte("Expect")):
+			expects = append(expects, string(name))
+			continues = bytes.EqualFold(bytes.TrimSpace(value), []byte("100-continue"))
+		case bytes.EqualFold(name, []byte("Connection")) && slices.Contains(tokensOf([]string{string(value)}), "close"):
+			h.SetConnectionClose()
 		}
-	}
-	if closes {
-		h.SetConnectionClose()
 	}
 	switch {
 	case !h.IsHTTP11(): // RFC 9110 section 10.1.1: to be ignored
 		for _, name := range expects {
 			h.Del(name)
 		}
-	case len(expects) == 1 && strings.EqualFold(last, "100-continue"):
+	case len(expects) == 1 && continues:
 		h.Del(expects[0])
 		h.Set("Expect", "100-continue")
 	}

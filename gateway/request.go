@@ -157,7 +157,7 @@ func (r *request) parse() *problem {
 
 func (r *request) checkHead() error {
 	h := &r.ctx.Request.Header
-	raw := h.RawHeaders()
+	raw := h.RawHeaders() // first of all: AllInOrder unfolds it in place
 	if bytes.Contains(raw, []byte("\n ")) || bytes.Contains(raw, []byte("\n\t")) {
 		return errFolded
 	}

@@ -60,8 +60,8 @@ type Server struct {
 	running  context.Context // ends when the server has ended
 	ended    context.CancelCauseFunc
 
-	control   sync.Mutex // one change at a time
-	listeners map[string]*listener
+	control   sync.Mutex           // one change at a time
+	listeners map[string]*listener // by Listener.key
 	routes    []*route
 	view      *upstream.View
 	closed    bool
@@ -139,7 +139,7 @@ func (s *Server) openMissing(cfg Config) (map[string]*listener, error) {
 	opened := map[string]*listener{}
 	var errs []error
 	for _, lc := range cfg.Listeners {
-		if s.listeners[lc.Address] != nil {
+		if s.listeners[lc.key()] != nil {
 			continue
 		}
 		l, err := openListener(s, lc, cfg.Public, cfg.Limits)
@@ -147,7 +147,7 @@ func (s *Server) openMissing(cfg Config) (map[string]*listener, error) {
 			errs = append(errs, err)
 			continue
 		}
-		opened[lc.Address] = l
+		opened[lc.key()] = l
 	}
 	if len(errs) > 0 {
 		for _, l := range opened {
@@ -161,10 +161,10 @@ func (s *Server) openMissing(cfg Config) (map[string]*listener, error) {
 // install notes opened listeners and gives those that stay their new settings.
 func (s *Server) install(cfg Config, opened map[string]*listener) {
 	for _, lc := range cfg.Listeners {
-		if l := opened[lc.Address]; l != nil {
-			s.listeners[lc.Address] = l
+		if l := opened[lc.key()]; l != nil {
+			s.listeners[lc.key()] = l
 		} else {
-			s.listeners[lc.Address].reconfigure(lc, cfg.Public, cfg.Limits)
+			s.listeners[lc.key()].reconfigure(lc, cfg.Public, cfg.Limits)
 		}
 	}
 }
@@ -173,12 +173,12 @@ func (s *Server) install(cfg Config, opened map[string]*listener) {
 func (s *Server) retireUnwanted(cfg Config) {
 	wanted := map[string]bool{}
 	for _, lc := range cfg.Listeners {
-		wanted[lc.Address] = true
+		wanted[lc.key()] = true
 	}
-	for address, l := range s.listeners {
-		if !wanted[address] {
-			delete(s.listeners, address)
-			s.log.Info().Str("listener", l.settings.Load().Name).Str("address", address).Msg("listener closed")
+	for key, l := range s.listeners {
+		if !wanted[key] {
+			delete(s.listeners, key)
+			s.log.Info().Str("listener", l.settings.Load().Name).Str("address", l.Addr().String()).Msg("listener closed")
 			s.retire(l)
 		}
 	}
@@ -226,7 +226,7 @@ func (s *Server) take(snap discovery.Snapshot) {
 func (s *Server) swap(cfg *Config) {
 	st := &state{cfg: cfg, table: &table{routes: s.routes, view: s.view}, redact: newRedactor(cfg.Redact)}
 	for _, lc := range cfg.Listeners {
-		if l := s.listeners[lc.Address]; l != nil && lc.TLS && st.securePort == 0 {
+		if l := s.listeners[lc.key()]; l != nil && lc.TLS && st.securePort == 0 {
 			st.securePort = l.settings.Load().public.Port
 		}
 	}
@@ -261,7 +261,7 @@ func (s *Server) Entries() []Entry {
 	defer s.control.Unlock()
 	var entries []Entry
 	for _, lc := range s.state.Load().cfg.Listeners {
-		if l := s.listeners[lc.Address]; l != nil {
+		if l := s.listeners[lc.key()]; l != nil {
 			set := l.settings.Load()
 			entries = append(entries, Entry{Name: set.Name, Address: l.Addr(), TLS: set.TLS, Public: set.public})
 		}

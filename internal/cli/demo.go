@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"singlegate/certs"
 	"singlegate/gateway"
@@ -25,6 +27,8 @@ var demoConfig []byte
 
 // Run starts three stand-in nodes and the gateway in front of them.
 func (c *demoCommand) Run(s streams) error {
+	signals := takeSignals()
+	defer signal.Stop(signals)
 	dev, err := c.certificate()
 	if err != nil {
 		return err
@@ -41,10 +45,10 @@ func (c *demoCommand) Run(s streams) error {
 	}
 	site, err := openSite(file, store, newLog(s.err, file.Logs))
 	if err != nil {
-		return err
+		return fmt.Errorf("cannot listen on %s; choose another address with --listen: %w", c.Listen, err)
 	}
 	c.greet(s, site.server.Entries()[0], dev)
-	return site.run(load)
+	return site.run(signals, load)
 }
 
 // certificate makes, or finds, the development CA and a certificate for the
@@ -125,7 +129,7 @@ const greeting = `singlegate demo: three stand-in IM nodes behind one address
   CA     %[3]s
          (trust it in the browser, or accept the warning once)
 
-  curl --cacert '%[3]s' %[1]s/api/version
+  curl --cacert %[4]s %[1]s/api/version
 
 Ctrl-C ends it.
 `
@@ -136,5 +140,10 @@ func (c *demoCommand) greet(s streams, e gateway.Entry, dev certs.DevCert) {
 		host = "localhost"
 	}
 	address := net.JoinHostPort(host, strconv.Itoa(int(e.Public.Port)))
-	fmt.Fprintf(s.out, greeting, "https://"+address, address, dev.CAFile)
+	fmt.Fprintf(s.out, greeting, "https://"+address, address, dev.CAFile, shellQuoted(dev.CAFile))
+}
+
+// shellQuoted is s as one word of a shell's command line.
+func shellQuoted(s string) string {
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

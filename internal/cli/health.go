@@ -35,7 +35,7 @@ func (c *healthCommand) Run(s streams) error {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("no answer from the admin address %s: %w", address, err)
+		return fmt.Errorf("no answer from the admin address %s: %w; is the gateway running, and is this its admin address (--admin, --config)?", address, err)
 	}
 	defer resp.Body.Close()
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))

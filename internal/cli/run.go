@@ -17,6 +17,8 @@ type runCommand struct {
 
 // Run runs the gateway until a signal ends it.
 func (c *runCommand) Run(s streams) error {
+	signals := takeSignals()
+	defer signal.Stop(signals)
 	file, store, err := load(c.Config)
 	if err != nil {
 		return fmt.Errorf("the config is not usable\n%w", err)
@@ -26,14 +28,19 @@ func (c *runCommand) Run(s streams) error {
 		return err
 	}
 	site.announce()
-	return site.run(func() (*config.File, *certs.Store, error) { return load(c.Config) })
+	return site.run(signals, func() (*config.File, *certs.Store, error) { return load(c.Config) })
+}
+
+// takeSignals comes first in a command: a SIGHUP that nobody takes would end
+// the process.
+func takeSignals() chan os.Signal {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	return signals
 }
 
 // run serves until SIGTERM or SIGINT, and reloads on SIGHUP.
-func (s *site) run(reload func() (*config.File, *certs.Store, error)) error {
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	defer signal.Stop(signals)
+func (s *site) run(signals <-chan os.Signal, reload func() (*config.File, *certs.Store, error)) error {
 	for sig := range signals {
 		if sig != syscall.SIGHUP {
 			s.log.Info().Str("signal", sig.String()).Msg("stopping")

@@ -72,6 +72,7 @@ func (s *site) apply(file *config.File) error {
 
 // reload takes a new config, or says why not and lets the old one go on.
 func (s *site) reload(file *config.File, store *certs.Store, err error) {
+	before := s.file
 	if err == nil {
 		err = s.apply(file)
 	}
@@ -85,17 +86,10 @@ func (s *site) reload(file *config.File, store *certs.Store, err error) {
 	for _, w := range store.Warnings() {
 		s.log.Warn().Msg(w)
 	}
-	if s.adminMoved(file) {
+	if file.Admin != before.Admin {
 		s.log.Warn().Msg("admin.address changes with a restart")
 	}
 	s.log.Info().Int("tunnels", s.server.Tunnels()).Msgf("reloaded: %s", summary(file))
-}
-
-func (s *site) adminMoved(file *config.File) bool {
-	if s.admin == nil {
-		return file.Admin.Address != ""
-	}
-	return file.Admin.Address != s.admin.Addr().String()
 }
 
 // announce says what is served where.

@@ -216,7 +216,7 @@ func messages(t *testing.T, name string, data []byte) []string {
 	t.Helper()
 	f, err := Parse(name, data, testEnv)
 	errs, ok := errors.AsType[*Errors](err)
-	if f != nil || !ok {
+	if !ok {
 		t.Fatalf("got %v, %T (%v); want nil, *Errors", f, err, err)
 	}
 	var all []string

@@ -39,7 +39,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		errs, ok := errors.AsType[*Errors](err)
-		if !ok || file != nil || len(*errs) == 0 {
+		if !ok || len(*errs) == 0 {
 			t.Fatalf("got %v, %T", file, err)
 		}
 		lines := strings.Split(string(data), "\n")

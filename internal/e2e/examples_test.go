@@ -64,7 +64,7 @@ func newExample(t *testing.T, name string) *example {
 	program(t, "openssl")
 	for _, line := range shellLines(section(t, e.readme, "Run it")) {
 		if strings.HasPrefix(line.command, "openssl ") {
-			if r := e.shell(t, line.command); r.code != 0 {
+			if r := runToEnd(t, e.shell(t, line.command)); r.code != 0 {
 				t.Fatalf("%s: exit code %d\n%s", line.command, r.code, r.err)
 			}
 		}
@@ -100,11 +100,12 @@ func (e *example) door(t *testing.T, listener, host string) door {
 	return d
 }
 
-func (e *example) shell(t *testing.T, script string) result {
+// shell is a script that runs in the example's folder.
+func (e *example) shell(t *testing.T, script string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(program(t, "sh"), "-c", script)
 	cmd.Dir = e.dir
-	return runToEnd(t, cmd)
+	return cmd
 }
 
 // A shellLine is a command of a README and what is written behind it.
@@ -158,26 +159,35 @@ const quickCurl = `curl() { command curl "$@" -sS -i --max-time 2; }` + "\n"
 // 200 when it tells none.
 func (e *example) checkIt(t *testing.T) {
 	t.Helper()
-	program(t, "curl")
-	prelude := quickCurl
-	var group sync.WaitGroup
-	defer group.Wait()
-	checked := 0
+	prelude, lines := quickCurl, []shellLine{}
 	for _, line := range shellLines(section(t, e.readme, "Check it")) {
 		if strings.HasPrefix(line.command, "ws() {") {
 			prelude += line.command + "\n"
-			continue
+		} else {
+			lines = append(lines, line)
 		}
-		checked++
-		script := prelude + line.command
-		group.Go(func() { line.compare(t, e.shell(t, script)) })
 	}
-	if checked < 3 {
-		t.Errorf("the README has %d lines to check, which is hard to believe", checked)
+	if len(lines) < 3 {
+		t.Errorf("the README has %d lines to check, which is hard to believe", len(lines))
 	}
+	t.Run("the README's checks", func(t *testing.T) {
+		program(t, "curl")
+		var group sync.WaitGroup
+		for _, line := range lines {
+			cmd := e.shell(t, prelude+line.command)
+			group.Go(func() { line.compare(t, cmd) })
+		}
+		group.Wait()
+	})
 }
 
-func (l shellLine) compare(t *testing.T, r result) {
+// compare runs the line and compares its answer with what the README promises.
+func (l shellLine) compare(t *testing.T, cmd *exec.Cmd) {
+	r, err := tryToEnd(t.Context(), cmd)
+	if err != nil {
+		t.Error(err)
+		return
+	}
 	want := "HTTP/1.1 200 "
 	if status, err := strconv.Atoi(l.comment[:min(3, len(l.comment))]); err == nil {
 		want = fmt.Sprintf("HTTP/1.1 %d ", status)

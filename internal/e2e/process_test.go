@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -214,7 +215,16 @@ func runCommand(t *testing.T, dir string, args ...string) result {
 // runToEnd runs a program to its end.
 func runToEnd(t *testing.T, cmd *exec.Cmd) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	r, err := tryToEnd(t.Context(), cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// tryToEnd is runToEnd for any goroutine. An exit code is no error.
+func tryToEnd(ctx context.Context, cmd *exec.Cmd) (result, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	bounded := exec.CommandContext(ctx, cmd.Path, cmd.Args[1:]...)
 	bounded.Dir, bounded.Env, bounded.WaitDelay = cmd.Dir, withoutDelay(cmd.Env), time.Second
@@ -223,7 +233,7 @@ func runToEnd(t *testing.T, cmd *exec.Cmd) result {
 	err := bounded.Run()
 	var exit *exec.ExitError
 	if ctx.Err() != nil || err != nil && !errors.As(err, &exit) {
-		t.Fatalf("%s: %v\n%s%s", cmd, err, out.String(), log.String())
+		return result{}, fmt.Errorf("%s: %w\n%s%s", cmd, err, out.String(), log.String())
 	}
-	return result{bounded.ProcessState.ExitCode(), out.String(), log.String()}
+	return result{bounded.ProcessState.ExitCode(), out.String(), log.String()}, nil
 }

@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -91,7 +93,7 @@ func TestGraceAfterSIGTERM(t *testing.T) {
 	s.signal(syscall.SIGTERM) // a second one ends at once
 	s.exit()
 	contains(t, "the log", s.log.String(), "second signal")
-	if _, _, err := socket.next(); err == nil {
-		t.Error("the tunnel goes on")
+	if codes, _, err := socket.end(); len(codes) > 1 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the tunnel was closed with %v and ended with %v", codes, err)
 	}
 }
