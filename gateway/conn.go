@@ -129,7 +129,7 @@ func (c *clientConn) detach() net.Conn {
 
 const (
 	lingerTime  = 2 * time.Second
-	lingerBytes = 1 << 20
+	lingerBytes = 16 << 20 // more than the sockets of both sides hold
 )
 
 // Close implements net.Conn. A connection with unread input would be reset by

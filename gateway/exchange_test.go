@@ -144,7 +144,7 @@ func TestTruncatedUploadIsBrokenForTheNode(t *testing.T) {
 			c.Close()
 		},
 	}
-	first, ended := make(chan struct{}), make(chan error)
+	first, ended := make(chan struct{}, 1), make(chan error, 1)
 	e := appRoute(t, httpNode(t, func(w http.ResponseWriter, r *http.Request) {
 		io.ReadFull(r.Body, make([]byte, 5))
 		first <- struct{}{}
@@ -172,7 +172,7 @@ func TestTruncatedUploadIsBrokenForTheNode(t *testing.T) {
 // A goodbye of TLS in the middle of a body ends it, though the TCP connection
 // lives on.
 func TestGoodbyeWithinUpload(t *testing.T) {
-	first, ended := make(chan struct{}), make(chan error)
+	first, ended := make(chan struct{}, 1), make(chan error, 1)
 	e := appRoute(t, httpNode(t, func(w http.ResponseWriter, r *http.Request) {
 		io.ReadFull(r.Body, make([]byte, 5))
 		first <- struct{}{}
@@ -316,7 +316,7 @@ func TestClientThatLeavesCancels(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only on Linux is a client watched while it waits")
 	}
-	began, ended := make(chan struct{}), make(chan struct{})
+	began, ended := make(chan struct{}, 1), make(chan struct{}, 1)
 	e := appRoute(t, httpNode(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.RawQuery {
 		case "download":

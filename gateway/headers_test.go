@@ -87,7 +87,7 @@ func TestConnectionCannotRemoveWhatTheGatewaySets(t *testing.T) {
 	}
 }
 
-const forged = "X-Forwarded-For: 6.6.6.6\r\nx-forwarded-for: 6.6.6.7\r\nX-Forwarded-Proto: gopher\r\nX-FORWARDED-HOST: evil\r\nX-Forwarded-Port: 666\r\n" +
+const forged = "X-Forwarded-For: 6.6.6.6\r\nx-forwarded-for: 6.6.6.7\r\nX-Forwarded-Proto: gopher\r\nX-FORWARDED-HOST: evil\r\nX-Forwarded-Port: evil\r\n" +
 	"X-Forwarded-Prefix: /evil\r\nX-Real-IP: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Request-Id: evil"
 
 // What only a proxy may say counts for nothing from anyone else.
@@ -96,7 +96,7 @@ func TestForgedHeadersAreDropped(t *testing.T) {
 		e, node := appEdge(t, tune)
 		e.answerTo(get("Host: h\r\n" + forged))
 		r := node.only(t)
-		if s := r.head; strings.Contains(s, "6.6.6") || strings.Contains(s, "evil") || strings.Contains(s, "gopher") || strings.Contains(s, "666") {
+		if s := r.head; strings.Contains(s, "6.6.6") || strings.Contains(s, "evil") || strings.Contains(s, "gopher") {
 			t.Errorf("the node got %q", s)
 		}
 		if got := r.values("X-Forwarded-For"); !slices.Equal(got, []string{"127.0.0.1"}) {

@@ -221,13 +221,14 @@ func TestOddRequestsAreServed(t *testing.T) {
 	}
 }
 
-// A node that answers before it has read the body: the answer arrives whole,
-// and what the client still sends is never taken for a request.
+// A node that answers before it has read the body: the answer arrives whole, the
+// connection ends without a reset, and what the client still sends is never taken
+// for a request.
 func TestEarlyAnswerWithUnreadBody(t *testing.T) {
 	released := make(chan struct{})
-	t.Cleanup(func() { close(released) })
-	var second recorder
-	refusing := rawNode(t, func(c net.Conn) {
+	var node recorder
+	addr := rawNode(t, func(c net.Conn) {
+		c.(*net.TCPConn).SetReadBuffer(4096)
 		buf := make([]byte, 1)
 		head := ""
 		for !strings.HasSuffix(head, "\r\n\r\n") {
@@ -236,33 +237,50 @@ func TestEarlyAnswerWithUnreadBody(t *testing.T) {
 			}
 			head += string(buf)
 		}
-		second.note(head)
+		node.note(head)
 		io.WriteString(c, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 6\r\n\r\ndenied")
-		io.Copy(io.Discard, c)
+		<-released // and the body is never read
 	})
-	e := startEdge(t, []Route{{Paths: []string{"/app"}, Service: "app"}}, map[string]map[string]string{"app": {"a": refusing}})
+	t.Cleanup(func() { close(released) })
+	e := appRoute(t, addr)
 	bodies := map[string]string{
 		"length":  post("Content-Length: 100000000", ""),
 		"chunked": post("Transfer-Encoding: chunked", "fffffff\r\n"),
 	}
-	for _, secure := range []bool{false, true} {
+	// More than the sockets on the way to the node take.
+	rest := strings.Repeat(hidden, 8<<20/len(hidden))
+	eachWire(t, func(t *testing.T, secure bool) {
 		for name, head := range bodies {
-			t.Run(fmt.Sprintf("%s, TLS %v", name, secure), func(t *testing.T) {
-				conn := e.dialAny(secure)
-				// More than the gateway reads ahead, so that input is left unread.
-				io.WriteString(conn, head+strings.Repeat(hidden, 8000))
-				answers, ended, err := answersOn(conn, 2)
-				if err != nil || !ended || len(answers) != 1 {
-					t.Fatalf("%d answers, ended %v: %v", len(answers), ended, err)
-				}
-				if a := answers[0]; a.StatusCode != 401 || a.body != "denied" || !a.Close {
-					t.Errorf("got %d %q, close %v", a.StatusCode, a.body, a.Close)
-				}
-			})
+			conn := e.dialAny(secure)
+			sent := make(chan error, 1)
+			io.WriteString(conn, head+rest[:64<<10])
+			go func() {
+				_, err := io.WriteString(conn, rest)
+				sent <- err
+			}()
+			answers, ended, err := answersOn(conn, 2)
+			if err != nil || !ended || len(answers) != 1 {
+				t.Fatalf("%s: %d answers, ended %v: %v", name, len(answers), ended, err)
+			}
+			if a := answers[0]; a.StatusCode != 401 || a.body != "denied" || !a.Close {
+				t.Errorf("%s: got %d %q, close %v", name, a.StatusCode, a.body, a.Close)
+			}
+			if err := await(t, "the client has sent all", sent); err != nil {
+				t.Errorf("%s: sending: %v", name, err)
+			}
 		}
-	}
-	if seen, _ := second.all(); strings.Contains(seen, "HIDDEN") {
+	})
+	if seen, _ := node.all(); strings.Contains(seen, "HIDDEN") {
 		t.Errorf("the hidden request was run: %q", seen)
+	}
+}
+
+// What is in brackets is an address: it goes into quoted headers as it is.
+func TestBracketedHosts(t *testing.T) {
+	for _, host := range []string{"[x]", `[x";for="1]`, "[1.2.3.4]", "[]", "[fe80::1%eth0]", "[::1", "[::1]x"} {
+		if got, err := canonicalHost(host); err == nil {
+			t.Errorf("%s: got %s", host, got)
+		}
 	}
 }
 
