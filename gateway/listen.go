@@ -165,8 +165,13 @@ func (l *listener) serve() {
 func (l *listener) Addr() net.Addr { return l.socket.Addr() }
 
 // Close implements net.Listener: no more connections are accepted; those that
-// there are go on.
-func (l *listener) Close() error { return l.socket.Close() }
+// there are go on. It may be called again: shut and fasthttp both do.
+func (l *listener) Close() error {
+	if err := l.socket.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
 
 // Accept implements net.Listener for fasthttp. It returns an error only when
 // the listener was closed: running out of descriptors, or a client that is
@@ -267,7 +272,7 @@ func handshakeCause(err error) string {
 // shut ends serving: connections get until ctx's end to finish their requests,
 // then they are cut. It returns when fasthttp is done with all of them.
 func (l *listener) shut(ctx context.Context) {
-	l.socket.Close() // fasthttp knows nothing to shut down if serve has only just begun
+	l.Close() // fasthttp knows nothing to shut down if serve has only just begun
 	if err := l.http.ShutdownWithContext(ctx); err != nil {
 		l.killAll()
 		// The workers end now that their sockets are closed.

@@ -282,15 +282,18 @@ func (s *Server) Shutdown(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, max(end.Deadline, time.Millisecond))
 	defer cancel()
 
+	defer context.AfterFunc(ctx, func() { s.ended(errGatewayEnds) })()
+
 	var closing sync.WaitGroup
 	for _, l := range s.takeListeners() {
 		closing.Go(func() { l.shut(ctx) })
 	}
-	s.endTunnels(ctx, end)
+	s.drainTunnels(ctx, end)
 	closing.Wait()
+	s.tasks.close() // handshakes that were under way are tunnels now, and closing
+	s.awaitTunnels(ctx)
 
 	s.ended(errGatewayEnds)
-	s.tasks.close()
 	s.watcher.close()
 	s.upstream.Close()
 }
@@ -304,25 +307,24 @@ func (s *Server) takeListeners() map[string]*listener {
 	return list
 }
 
-// endTunnels gives tunnels their grace, drains them, and cuts what is left.
-func (s *Server) endTunnels(ctx context.Context, end Shutdown) {
+// drainTunnels gives tunnels their grace and then closes them, paced.
+func (s *Server) drainTunnels(ctx context.Context, end Shutdown) {
 	if n := s.tunnels.count(); n > 0 {
 		s.log.Info().Int("tunnels", n).Dur("grace", end.Grace).Dur("drain", end.Drain).Msg("draining")
-		s.awaitNoTunnels(ctx, end.Grace)
+		grace, cancel := context.WithTimeout(ctx, end.Grace)
+		defer cancel()
+		s.relay.Wait(grace) // no longer than there are any
 	}
 	s.tunnels.drain(end.Drain, ctx.Done())
+}
+
+// awaitTunnels waits for the last tunnel, and cuts what is left when ctx ends.
+func (s *Server) awaitTunnels(ctx context.Context) {
 	if s.relay.Wait(ctx) != nil {
 		s.log.Warn().Int("tunnels", s.tunnels.count()).Msg("tunnels cut at the deadline")
 		s.tunnels.kill()
 		s.relay.Wait(context.Background()) // a killed tunnel ends by itself
 	}
-}
-
-// awaitNoTunnels waits for the last tunnel, for at most d.
-func (s *Server) awaitNoTunnels(ctx context.Context, d time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
-	s.relay.Wait(ctx)
 }
 
 // trusts tells whether an address is one of the trusted proxies.

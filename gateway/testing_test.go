@@ -90,6 +90,9 @@ func startEdge(t *testing.T, routes []Route, services map[string]map[string]stri
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		s.Shutdown(ctx)
+		if t.Failed() {
+			t.Logf("the gateway's log:\n%s", e.logs.all())
+		}
 	})
 	for _, entry := range s.Entries() {
 		if entry.TLS {

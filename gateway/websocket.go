@@ -159,7 +159,7 @@ func (r *request) refusal(p *problem) []byte {
 		break
 	}
 	b.WriteString("\r\n")
-	reason := p.text(prefersChinese(r.ctx.Request.Header.Peek("Accept-Language")))
+	reason := p.text(prefersChinese(headerOf(r.ctx, "Accept-Language")))
 	body := ws.NewCloseFrameBody(ws.StatusCode(p.closeCode()), truncated(reason, 123))
 	frame, err := ws.CompileFrame(ws.NewCloseFrame(body))
 	if err != nil {
