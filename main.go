@@ -3,11 +3,16 @@
 package main
 
 import (
+	"io"
+	"log"
 	"os"
 
 	"singlegate/internal/cli"
 )
 
 func main() {
+	// net/http says there what a node sent unasked, tokens included. What matters
+	// is in our own log.
+	log.SetOutput(io.Discard)
 	os.Exit(cli.Main(os.Args[1:], os.Stdout, os.Stderr))
 }

@@ -66,6 +66,10 @@ func (s *Store) Reload(cfg Config) error {
 	return nil
 }
 
+// Adopt serves what other holds, from now on. It cannot fail: other was checked
+// when it was loaded.
+func (s *Store) Adopt(other *Store) { s.current.Store(other.current.Load()) }
+
 // TLSConfig is the configuration for every listener; it follows each later
 // Reload. All calls return the same value, so that a session ticket of one
 // listener is good at the others: it must not be modified, only cloned.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -8,56 +9,78 @@ import (
 	"singlegate/gateway/relay"
 )
 
-// begins a line: what is known of every request.
-func (r *request) line(kind string) *zerolog.Event {
-	e := r.server.access.Info().
-		Str("kind", kind).
-		Str("request_id", r.id).
-		Str("client", r.client.String()).
-		Str("listener", r.listener.Name)
-	if r.method != "" {
-		e.Str("method", r.method)
-	}
-	if r.host != "" {
-		e.Str("host", r.host)
+// A record is what every line says of its request. A tunnel keeps it, and not
+// the request, for as long as it lives.
+type record struct {
+	access  *zerolog.Logger
+	start   time.Time
+	client  netip.Addr
+	id      string
+	list    string // the listener's name
+	method  string
+	host    string
+	target  string // redacted
+	route   string
+	service string
+}
+
+func (r *request) record() record {
+	rec := record{
+		access: &r.server.access, start: r.start, client: r.client, id: r.id,
+		list: r.listener.Name, method: r.method, host: r.host,
 	}
 	if r.path != "" {
-		e.Str("path", r.state.redact.target(r.path, r.query))
+		rec.target = r.state.redact.target(r.path, r.query)
 	}
 	if r.match.route != nil {
-		e.Str("route", r.match.route.name)
-		if r.match.route.Service != "" {
-			e.Str("service", r.match.route.Service)
+		rec.route, rec.service = r.match.route.name, r.match.route.Service
+	}
+	return rec
+}
+
+// line begins a line of the access log.
+func (rec *record) line(kind string) *zerolog.Event {
+	e := rec.access.Info().
+		Str("kind", kind).
+		Str("request_id", rec.id).
+		Str("client", rec.client.String()).
+		Str("listener", rec.list)
+	for _, f := range []field{{"method", rec.method}, {"host", rec.host}, {"path", rec.target}, {"route", rec.route}, {"service", rec.service}} {
+		if f.value != "" {
+			e.Str(f.name, f.value)
 		}
 	}
 	return e
 }
 
-func (r *request) finish(e *zerolog.Event) {
-	e.Dur("duration_ms", time.Since(r.start)).Send()
+func (rec *record) finish(e *zerolog.Event) {
+	e.Dur("duration_ms", time.Since(rec.start)).Send()
 }
 
 // logAnswer is the line of an answer that the gateway made as asked: a file, a
 // page, a redirect.
 func (r *request) logAnswer(status int) {
-	r.finish(r.line("request").Int("status", status))
+	rec := r.record()
+	rec.finish(rec.line("request").Int("status", status))
 }
 
 // logRefusal is the line of a request that the gateway refused or could not serve.
 func (r *request) logRefusal(p *problem) {
-	e := r.line("request").Int("status", p.status).Str("error", p.code)
-	if r.match.name != "" {
-		e.Str("node", r.match.name)
+	rec := r.record()
+	e := rec.line("request").Int("status", p.status).Str("error", p.code)
+	if r.match.node != nil {
+		e.Str("node", r.match.node.ID)
 	}
 	if p.cause != nil {
 		e.Str("cause", p.cause.Error())
 	}
-	r.finish(e)
+	rec.finish(e)
 }
 
 // logExchange is the line of a request that a node answered.
 func (r *request) logExchange(x *exchange) {
-	e := r.line("request").Int("status", x.status).Int64("bytes_out", x.sent)
+	rec := r.record()
+	e := rec.line("request").Int("status", x.status).Int64("bytes_out", x.sent)
 	if x.lease != nil {
 		e.Str("node", x.lease.Node.ID)
 	}
@@ -67,12 +90,12 @@ func (r *request) logExchange(x *exchange) {
 	if x.cause != nil {
 		e.Str("cause", x.cause.Error())
 	}
-	r.finish(e)
+	rec.finish(e)
 }
 
 // logTunnel is the line of a tunnel that has ended.
-func (r *request) logTunnel(node string, report relay.Report) {
-	e := r.line("tunnel").Str("node", node).
+func (rec *record) logTunnel(node string, report relay.Report) {
+	e := rec.line("tunnel").Str("node", node).
 		Str("ended_by", string(report.EndedBy)).
 		Int64("bytes_in", report.FromClient.Bytes).Int64("messages_in", report.FromClient.Messages).
 		Int64("bytes_out", report.FromUpstream.Bytes).Int64("messages_out", report.FromUpstream.Messages)
@@ -85,11 +108,11 @@ func (r *request) logTunnel(node string, report relay.Report) {
 	if report.Cause != nil {
 		e.Str("cause", report.Cause.Error())
 	}
-	r.finish(e)
+	rec.finish(e)
 }
 
 // logLostTakeover is the line of a handshake that a node accepted and whose
 // client was gone.
-func (r *request) logLostTakeover(node string) {
-	r.finish(r.line("tunnel").Str("node", node).Str("ended_by", "client").Str("cause", "the client left during the handshake"))
+func (rec *record) logLostTakeover(node string) {
+	rec.finish(rec.line("tunnel").Str("node", node).Str("ended_by", "client").Str("cause", "the client left during the handshake"))
 }

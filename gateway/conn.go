@@ -23,6 +23,7 @@ type clientConn struct {
 	socket   net.Conn
 	listener *listener
 	peer     netip.AddrPort
+	secure   bool // TLS
 	crowded  bool // accepted from the descriptor reserve: to be refused
 
 	stall    atomic.Int64 // nanoseconds for each read of a body; 0: fasthttp's deadline holds
@@ -105,6 +106,17 @@ func (c *clientConn) release() {
 	c.pending = nil
 }
 
+// drop closes what the connection owns.
+func (c *clientConn) drop() {
+	c.mu.Lock()
+	pending := c.pending
+	c.pending = nil
+	c.mu.Unlock()
+	if pending != nil {
+		pending.Close()
+	}
+}
+
 // buffered reads what is buffered above the connection (by fasthttp) without
 // touching the socket. r reads through that buffer.
 func (c *clientConn) buffered(r io.Reader) ([]byte, error) {
@@ -140,20 +152,14 @@ func (c *clientConn) Close() error {
 	if c.detached.Load() {
 		return nil
 	}
-	c.mu.Lock()
-	pending := c.pending
-	c.pending = nil
-	c.mu.Unlock()
-	if pending != nil {
-		pending.Close()
+	c.drop()
+	if t, ok := c.Conn.(*tls.Conn); ok {
+		t.NetConn().(*gatedConn).last.Store(true)
 	}
 	if c.linger.Load() {
 		c.lingerOn()
 	}
-	c.listener.forget(c)
-	// crypto/tls says goodbye on Close; a peer that takes nothing must not
-	// hold us up for its five seconds.
-	c.Conn.SetWriteDeadline(time.Now().Add(time.Second))
+	defer c.listener.forget(c)
 	return c.Conn.Close()
 }
 

@@ -23,16 +23,17 @@ import (
 // the answer's, which fasthttp reads after the handler has returned. It ends
 // once, when both sides have let go; end makes them.
 type exchange struct {
-	r      *request
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	body   *requestBody // nil: the request has none
-	lease  *upstream.Lease
-	answer *http.Response // set when the client is being answered
-	limit  time.Duration  // of silence on the node's side
-	timer  *time.Timer    // runs while the node is waited for
-	stop   []func()       // what else end has to undo
-	once   sync.Once
+	r        *request
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	body     *requestBody // nil: the request has none
+	lease    *upstream.Lease
+	answer   *http.Response // set when the client is being answered
+	answered atomic.Bool    // so it is
+	limit    atomic.Int64   // nanoseconds of silence on the node's side
+	timer    *time.Timer    // runs while the node is waited for
+	stop     []func()       // what else end has to undo
+	once     sync.Once
 
 	status int
 	sent   int64 // body bytes to the client
@@ -51,13 +52,14 @@ var (
 
 func (r *request) begin() *exchange {
 	t := r.match.route.Timeouts
-	x := &exchange{r: r, limit: t.Read}
-	x.ctx, x.cancel = context.WithCancelCause(upstream.WithConnectTimeout(r.server.running, t.Connect))
+	x := &exchange{r: r}
+	x.limit.Store(int64(t.Read))
+	x.ctx, x.cancel = context.WithCancelCause(upstream.WithConnectTimeout(r.conn.listener.running, t.Connect))
 	if t.Total > 0 {
 		total := time.AfterFunc(t.Total, func() { x.cancel(errTotalTimeout) })
 		x.stop = append(x.stop, func() { total.Stop() })
 	}
-	x.timer = time.AfterFunc(x.limit, func() { x.cancel(errNodeSilent) })
+	x.timer = time.AfterFunc(t.Read, func() { x.cancel(errNodeSilent) })
 	r.conn.transferring(t.Stall)
 	if r.hasBody() {
 		x.body = &requestBody{x: x, src: r.ctx.RequestBodyStream(), length: int64(r.ctx.Request.Header.ContentLength())}
@@ -76,7 +78,7 @@ func (x *exchange) watchClient() {
 }
 
 // waiting and notWaiting frame the moments at which the node is waited for.
-func (x *exchange) waiting()    { x.timer.Reset(x.limit) }
+func (x *exchange) waiting()    { x.timer.Reset(time.Duration(x.limit.Load())) }
 func (x *exchange) notWaiting() { x.timer.Stop() }
 
 // end makes both sides let go and gives everything back. Only the first call
@@ -107,6 +109,8 @@ func (x *exchange) end() {
 // exchange when the handler has returned, and closes it.
 func (x *exchange) reply(answer *http.Response) {
 	x.answer, x.status = answer, answer.StatusCode
+	x.answered.Store(true)
+	x.notWaiting()
 	ctx := x.r.ctx
 	copyHead(&ctx.Response, answer)
 	if x.body != nil && !x.body.complete.Load() {
@@ -116,7 +120,7 @@ func (x *exchange) reply(answer *http.Response) {
 		x.r.conn.linger.Store(true)
 	}
 	if strings.HasPrefix(answer.Header.Get("Content-Type"), "text/event-stream") {
-		x.limit = x.r.match.route.Timeouts.Idle
+		x.limit.Store(int64(x.r.match.route.Timeouts.Idle))
 	}
 	length := answer.ContentLength
 	switch {
@@ -140,7 +144,7 @@ func bodyAllowed(status int) bool {
 func copyHead(resp *fasthttp.Response, answer *http.Response) {
 	resp.SetStatusCode(answer.StatusCode)
 	if _, reason, ok := strings.Cut(answer.Status, " "); ok {
-		resp.Header.SetStatusMessage([]byte(reason))
+		resp.Header.SetStatusMessage([]byte(printable(reason)))
 	}
 	for _, f := range answerFields(answer.Header) {
 		resp.Header.Add(f.name, f.value)
@@ -168,7 +172,7 @@ func (x *exchange) replyUntilClose() {
 
 func (x *exchange) headUntilClose() []byte {
 	var b strings.Builder
-	fmt.Fprintf(&b, "HTTP/1.1 %s\r\n", x.answer.Status)
+	fmt.Fprintf(&b, "HTTP/1.1 %s\r\n", printable(x.answer.Status))
 	for _, f := range answerFields(x.answer.Header) {
 		b.WriteString(f.name + ": " + f.value + "\r\n")
 	}
@@ -263,6 +267,10 @@ func (b *requestBody) Read(p []byte) (n int, err error) {
 	if b.complete.Load() {
 		return 0, io.EOF
 	}
+	if b.x.answered.Load() {
+		n, err = b.src.Read(p) // the node has begun to answer: its silence is counted there
+		return n, b.judge(n, err)
+	}
 	b.x.notWaiting()
 	n, err = b.src.Read(p)
 	b.x.waiting()
@@ -282,6 +290,17 @@ func (b *requestBody) judge(n int, err error) error {
 	}
 	return nil
 }
+
+// again is the same body for another try: net/http sends a request again when a
+// pooled connection turns out to be dead before anything was written to it.
+func (b *requestBody) again() (io.ReadCloser, error) {
+	if b.received.Load() > 0 {
+		return nil, errBodyTouched
+	}
+	return b, nil
+}
+
+var errBodyTouched = errors.New("the request's body was sent in part already")
 
 // Close implements io.Closer for net/http, which may close at any time.
 func (b *requestBody) Close() error { return nil }

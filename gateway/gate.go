@@ -1,10 +1,12 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"runtime"
 	"sync/atomic"
+	"time"
 )
 
 // A gate lets as many TLS handshakes compute at a time as there are processors,
@@ -23,6 +25,7 @@ type gatedConn struct {
 	net.Conn
 	gate gate
 	open atomic.Bool // the handshake is over
+	last atomic.Bool // the connection is being closed
 }
 
 // through runs a handshake in the gate. A panic in it (in a certificate source,
@@ -33,11 +36,13 @@ func (c *gatedConn) through(handshake func() error) (err error) {
 		c.gate.leave()
 		c.open.Store(true)
 		if v := recover(); v != nil {
-			err = fmt.Errorf("panic in a TLS handshake: %v", v)
+			err = fmt.Errorf("%w: %v", errHandshakePanic, v)
 		}
 	}()
 	return handshake()
 }
+
+var errHandshakePanic = errors.New("panic in a TLS handshake")
 
 func (c *gatedConn) Read(p []byte) (int, error) {
 	if c.open.Load() {
@@ -55,6 +60,18 @@ func (c *gatedConn) Write(p []byte) (int, error) {
 	c.gate.leave()
 	defer c.gate.enter()
 	return c.Conn.Write(p)
+}
+
+// goodbyeTime is how long a client may take to accept the end of TLS.
+const goodbyeTime = time.Second
+
+// SetWriteDeadline bounds what crypto/tls allows itself (5 s) for its goodbye
+// to a peer that takes nothing.
+func (c *gatedConn) SetWriteDeadline(t time.Time) error {
+	if latest := time.Now().Add(goodbyeTime); c.last.Load() && t.After(latest) {
+		t = latest
+	}
+	return c.Conn.SetWriteDeadline(t)
 }
 
 // CloseWrite ends the sending side of the socket; crypto/tls does not.

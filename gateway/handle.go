@@ -12,6 +12,7 @@ import (
 // handle is the way of one request: admit → parse → match → dispatch. A panic
 // in it costs this request.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
+	defer s.lastResort(ctx)
 	r := s.newRequest(ctx)
 	defer r.recoverPanic()
 	p := r.resolve()
@@ -26,13 +27,9 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 // handleExpect decides about "Expect: 100-continue" before the body is asked
 // for: a request that will be refused anyway is refused now.
 func (s *Server) handleExpect(ctx *fasthttp.RequestCtx) (status int) {
+	status = fasthttp.StatusInternalServerError // after a panic
+	defer s.lastResort(ctx)
 	r := s.newRequest(ctx)
-	defer func() {
-		if v := recover(); v != nil {
-			r.logPanic(v)
-			status = fasthttp.StatusInternalServerError
-		}
-	}()
 	p := r.resolve()
 	if p == nil && r.websocket {
 		p = r.checkHandshake()
@@ -44,8 +41,20 @@ func (s *Server) handleExpect(ctx *fasthttp.RequestCtx) (status int) {
 	return p.status
 }
 
+// lastResort, deferred, keeps a panic from fasthttp, which would let it end the
+// process.
+func (s *Server) lastResort(ctx *fasthttp.RequestCtx) {
+	if v := recover(); v != nil {
+		s.logPanic("", v)
+		ctx.Response.Reset()
+		ctx.Response.SetStatusCode(fasthttp.StatusInternalServerError)
+		ctx.Response.SetConnectionClose()
+	}
+}
+
 // handleHeadError answers what fasthttp could not read as a request.
 func (s *Server) handleHeadError(ctx *fasthttp.RequestCtx, err error) {
+	defer s.lastResort(ctx)
 	r := s.newRequest(ctx)
 	r.conn.linger.Store(true)
 	var small *fasthttp.ErrSmallBuffer
@@ -154,7 +163,7 @@ func (r *request) serveStatic() *problem {
 
 // finishOwn ends an answer that the gateway made without a node.
 func (r *request) finishOwn() {
-	if r.hasBody() {
+	if r.hasBody() || r.websocket {
 		r.ctx.Response.SetConnectionClose()
 		r.conn.linger.Store(true)
 	}
@@ -170,12 +179,14 @@ func (r *request) recoverPanic() {
 	if r.exchange != nil {
 		r.exchange.end()
 	}
-	r.conn.release()
+	r.conn.drop()
 	r.refuse(internalError())
 }
 
-func (r *request) logPanic(v any) {
-	r.server.panics.Add(1)
-	r.server.log.Error().Str("request_id", r.id).Interface("panic", v).Bytes("stack", debug.Stack()).
+func (r *request) logPanic(v any) { r.server.logPanic(r.id, v) }
+
+func (s *Server) logPanic(requestID string, v any) {
+	s.panics.Add(1)
+	s.log.Error().Str("request_id", requestID).Interface("panic", v).Bytes("stack", debug.Stack()).
 		Msg("a panic ended a request")
 }

@@ -66,7 +66,7 @@ func nameIn(names []string, lower string) bool {
 func (r *request) forwardedFields() []field {
 	peer := r.conn.peer.Addr().String()
 	proto, host := "http", r.rawHost
-	if r.listener.TLS {
+	if r.conn.secure {
 		proto = "https"
 	}
 	chain, forwarded := peer, forwardedElement(r.conn.peer.Addr(), r.rawHost, proto)
@@ -175,9 +175,38 @@ func answerFields(h http.Header) []field {
 		if hopHeader(name) || nameIn(named, strings.ToLower(name)) || name == "Content-Length" {
 			continue
 		}
+		if !isToken(name) {
+			continue // net/http passes names with spaces
+		}
 		for _, v := range values {
-			fields = append(fields, field{name, v})
+			fields = append(fields, field{name, printable(v)})
 		}
 	}
 	return fields
 }
+
+// isToken tells whether a header name is one (RFC 9110 section 5.6.2).
+func isToken(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// printable has a space for every control byte but the tab: none of them may
+// split what we write.
+func printable(s string) string {
+	if strings.IndexFunc(s, isSplitting) < 0 {
+		return s
+	}
+	return strings.Map(func(c rune) rune {
+		if isSplitting(c) {
+			return ' '
+		}
+		return c
+	}, s)
+}
+
+func isSplitting(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }

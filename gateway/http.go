@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -35,12 +36,7 @@ func (x *exchange) forward() *problem {
 		answer, err := x.r.server.upstream.RoundTrip(x.request(addr, header))
 		if err == nil {
 			x.notWaiting()
-			if answer.StatusCode == http.StatusSwitchingProtocols { // nobody asked for another protocol
-				answer.Body.Close()
-				return upstreamFailed().because(errUnaskedSwitch)
-			}
-			x.reply(answer)
-			return nil
+			return x.accept(answer)
 		}
 		err = x.causeOf(err)
 		if !upstream.DialFailed(err) || x.bodyTouched() {
@@ -50,6 +46,23 @@ func (x *exchange) forward() *problem {
 		pick.failed(err)
 		x.waiting()
 	}
+}
+
+// accept replies with a node's answer, unless it is none.
+func (x *exchange) accept(answer *http.Response) *problem {
+	var err error
+	switch code := answer.StatusCode; {
+	case code == http.StatusSwitchingProtocols:
+		err = errUnaskedSwitch
+	case code < 200 || code > 999:
+		err = fmt.Errorf("the node answered with the status %d", code)
+	}
+	if err != nil {
+		answer.Body.Close()
+		return upstreamFailed().because(err)
+	}
+	x.reply(answer)
+	return nil
 }
 
 // request is what the node gets: path and query as they are.
@@ -67,7 +80,7 @@ func (x *exchange) request(addr string, header http.Header) *http.Request {
 		Header: header,
 	}).WithContext(x.ctx)
 	if x.body != nil {
-		req.Body, req.ContentLength = x.body, x.body.length
+		req.Body, req.ContentLength, req.GetBody = x.body, x.body.length, x.body.again
 	}
 	return req
 }

@@ -32,6 +32,10 @@ type listener struct {
 
 	mu    sync.Mutex
 	conns map[*clientConn]struct{} // accepted, not closed, not detached
+	open  sync.WaitGroup           // one for each of conns
+
+	running context.Context // of its exchanges
+	cut     context.CancelCauseFunc
 }
 
 type listenerSettings struct {
@@ -54,6 +58,7 @@ func openListener(s *Server, cfg Listener, pub Public, limits Limits) (*listener
 		done:    make(chan struct{}),
 		conns:   make(map[*clientConn]struct{}),
 	}
+	l.running, l.cut = context.WithCancelCause(s.running)
 	l.configure(cfg, pub, limits)
 	l.http = l.newHTTP(limits)
 	return l, nil
@@ -203,15 +208,19 @@ func (l *listener) wrap(socket net.Conn) net.Conn {
 		socket.Close()
 		return nil
 	}
-	c := &clientConn{Conn: socket, socket: socket, listener: l, peer: addrPort(socket.RemoteAddr()), crowded: crowd == crowded}
+	c := &clientConn{
+		Conn: socket, socket: socket, listener: l, peer: addrPort(socket.RemoteAddr()),
+		secure: l.settings.Load().TLS, crowded: crowd == crowded,
+	}
 	var conn net.Conn = c
-	if l.settings.Load().TLS {
+	if c.secure {
 		t := tls.Server(&gatedConn{Conn: socket, gate: l.server.gate}, l.server.tls)
 		c.Conn = t
 		conn = &secureConn{clientConn: c, tls: t}
 	}
 	l.mu.Lock()
 	l.conns[c] = struct{}{}
+	l.open.Add(1)
 	l.mu.Unlock()
 	return conn
 }
@@ -219,7 +228,10 @@ func (l *listener) wrap(socket net.Conn) net.Conn {
 func (l *listener) forget(c *clientConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.conns, c)
+	if _, there := l.conns[c]; there {
+		delete(l.conns, c)
+		l.open.Done()
+	}
 }
 
 // handshake makes the TLS handshake within its limit.
@@ -240,7 +252,12 @@ func (l *listener) handshakeFailed(c *secureConn, err error) {
 		c.socket.SetWriteDeadline(time.Now().Add(time.Second))
 		io.WriteString(c.socket, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\nThis port speaks TLS: use https:// or wss://.\n")
 	}
-	l.log.Debug().Str("client", c.peer.Addr().String()).Str("cause", handshakeCause(err)).Err(err).Msg("TLS handshake failed")
+	level := zerolog.DebugLevel
+	if errors.Is(err, errHandshakePanic) {
+		l.server.panics.Add(1)
+		level = zerolog.ErrorLevel
+	}
+	l.log.WithLevel(level).Str("client", c.peer.Addr().String()).Str("cause", handshakeCause(err)).Err(err).Msg("TLS handshake failed")
 }
 
 func looksLikeHTTP(head []byte) bool {
@@ -257,6 +274,8 @@ func handshakeCause(err error) string {
 	var notTLS tls.RecordHeaderError
 	var alert tls.AlertError
 	switch {
+	case errors.Is(err, errHandshakePanic):
+		return "panic"
 	case errors.Is(err, context.DeadlineExceeded):
 		return "timeout"
 	case errors.Is(err, io.EOF), errors.Is(err, errConnReset):
@@ -270,15 +289,18 @@ func handshakeCause(err error) string {
 }
 
 // shut ends serving: connections get until ctx's end to finish their requests,
-// then they are cut. It returns when fasthttp is done with all of them.
+// then they and what they asked of nodes are cut. It returns when the last
+// connection is closed or has become a tunnel.
 func (l *listener) shut(ctx context.Context) {
 	l.Close() // fasthttp knows nothing to shut down if serve has only just begun
-	if err := l.http.ShutdownWithContext(ctx); err != nil {
+	err := l.http.ShutdownWithContext(ctx)
+	<-l.done // from here on no connection is added
+	if err != nil {
+		l.cut(errGatewayEnds)
 		l.killAll()
-		// The workers end now that their sockets are closed.
-		l.http.ShutdownWithContext(context.Background())
 	}
-	<-l.done
+	l.open.Wait()
+	l.cut(errGatewayEnds)
 }
 
 func (l *listener) killAll() {

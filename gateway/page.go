@@ -95,7 +95,7 @@ func (r *request) entryURL(route *route, node string) string {
 		return path
 	}
 	scheme, standard := "ws", uint16(80)
-	if r.listener.TLS {
+	if r.conn.secure {
 		scheme, standard = "wss", 443
 	}
 	host := strings.ReplaceAll(route.Host, nodeVariable, strings.ToLower(node))

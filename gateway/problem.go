@@ -139,7 +139,8 @@ func overloaded() *problem {
 		en: "The gateway has no capacity for another connection.", zh: "网关已无法接受更多连接。"}
 }
 
-// clientLeft never reaches anyone; its status is that of nginx's logs.
+// clientLeft reaches only a client that has ended its sending and reads on; its
+// status is that of nginx's logs.
 func clientLeft() *problem {
 	return &problem{status: 499, code: "client_left", endConn: true,
 		en: "The client left.", zh: "客户端已断开。"}

@@ -13,14 +13,16 @@ import (
 // A tunnel is a live two-way connection in the registry: what the relay does
 // not know of it.
 type tunnel struct {
-	r        *request
+	server   *Server
+	record   record
+	timeouts Timeouts
 	lease    *upstream.Lease
 	upstream net.Conn
 	once     sync.Once
 }
 
 func (r *request) newTunnel(lease *upstream.Lease, conn net.Conn) *tunnel {
-	return &tunnel{r: r, lease: lease, upstream: conn}
+	return &tunnel{server: r.server, record: r.record(), timeouts: r.match.route.Timeouts, lease: lease, upstream: conn}
 }
 
 // Close implements io.Closer for the client's connection, which ended before
@@ -29,25 +31,25 @@ func (t *tunnel) Close() error {
 	t.once.Do(func() {
 		t.upstream.Close()
 		t.lease.Done()
-		t.r.logLostTakeover(t.lease.Node.ID)
+		t.record.logLostTakeover(t.lease.Node.ID)
 	})
 	return nil
 }
 
 // start hands both legs to the relay.
 func (t *tunnel) start(client, node relay.Leg) {
-	s, timeouts := t.r.server, t.r.match.route.Timeouts
+	s := t.server
 	t.once.Do(func() {}) // Close has nothing to do any more
 	s.tunnels.add(t)
 	live := s.relay.Start(client, node, relay.Options{
 		Kind:     relay.WebSocket,
-		Idle:     timeouts.Idle,
-		Lifetime: timeouts.Lifetime,
-		Stall:    timeouts.Stall,
+		Idle:     t.timeouts.Idle,
+		Lifetime: t.timeouts.Lifetime,
+		Stall:    t.timeouts.Stall,
 		Ended: func(report relay.Report) {
 			s.tunnels.remove(t)
 			t.lease.Done()
-			t.r.logTunnel(t.lease.Node.ID, report)
+			t.record.logTunnel(t.lease.Node.ID, report)
 		},
 	})
 	if s.tunnels.started(t, live) {

@@ -35,9 +35,11 @@ func (r *request) serveWebSocket() *problem {
 		r.ctx.Response.SetConnectionClose() // the client may have sent frames already
 		r.conn.linger.Store(true)
 		context.AfterFunc(x.ctx, func() { up.Answer.Body.Close() })
-		x.waiting()
-		x.reply(up.Answer)
-		return nil
+		p := x.accept(up.Answer)
+		if p != nil {
+			x.end()
+		}
+		return p
 	}
 	r.takeOver(x, up)
 	return nil

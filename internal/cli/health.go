@@ -33,7 +33,9 @@ func (c *healthCommand) Run(s streams) error {
 	if err != nil {
 		return fmt.Errorf("--admin %q is not HOST:PORT: %w", address, err)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	direct := &http.Transport{} // no proxy of the environment stands before an admin address
+	defer direct.CloseIdleConnections()
+	resp, err := direct.RoundTrip(req)
 	if err != nil {
 		return fmt.Errorf("no answer from the admin address %s: %w; is the gateway running, and is this its admin address (--admin, --config)?", address, err)
 	}

@@ -76,13 +76,11 @@ func (s *site) reload(file *config.File, store *certs.Store, err error) {
 	if err == nil {
 		err = s.apply(file)
 	}
-	if err == nil {
-		err = s.certs.Reload(file.Certs)
-	}
 	if err != nil {
 		s.log.Error().Msgf("reload refused, the old config goes on:\n%v", err)
 		return
 	}
+	s.certs.Adopt(store)
 	for _, w := range store.Warnings() {
 		s.log.Warn().Msg(w)
 	}
