@@ -182,5 +182,5 @@ func (p *picker) nobody() *problem {
 	case len(p.tried) == 0:
 		return noNode(p.match.route.Service)
 	}
-	return upstreamFailed().because(p.err)
+	return noneReached(p.match.route.Service).because(p.err)
 }

@@ -119,7 +119,7 @@ func TestFailuresOfNodes(t *testing.T) {
 		status int
 		code   string
 	}{
-		{"refused", refusedAddr, 502, "upstream_failed"},
+		{"refused", refusedAddr, 502, "no_node_reached"},
 		{"closes", answering(""), 502, "upstream_failed"},
 		{"garbage", answering("SSH-2.0-OpenSSH_9.2\r\n"), 502, "upstream_failed"},
 		{"half a head", answering("HTTP/1.1 200 OK\r\nX-A: "), 502, "upstream_failed"},
@@ -229,7 +229,7 @@ func TestAllNodesRefuse(t *testing.T) {
 	}
 	for _, n := range []int{1, 2, len(addrs)} {
 		e.Publish(inOrder("app", addrs[:n]...))
-		if resp, body := e.answerTo(post("Content-Length: 3", "abc")); resp.StatusCode != 502 || problemCode(body) != "upstream_failed" {
+		if resp, body := e.answerTo(post("Content-Length: 3", "abc")); resp.StatusCode != 502 || problemCode(body) != "no_node_reached" {
 			t.Errorf("%d nodes: got %d %s", n, resp.StatusCode, body)
 		}
 	}

@@ -129,6 +129,11 @@ func upstreamFailed() *problem {
 		en: "The node did not give a usable answer.", zh: "节点没有给出有效的应答。"}
 }
 
+func noneReached(service string) *problem {
+	return (&problem{status: 502, code: "no_node_reached",
+		en: "No node of %q could be reached.", zh: "服务 %q 的节点都无法连接。"}).naming(service)
+}
+
 func upstreamTimeout() *problem {
 	return &problem{status: 504, code: "upstream_timeout",
 		en: "The node did not answer in time.", zh: "节点未在规定时间内应答。"}

@@ -9,6 +9,7 @@ import (
 	"io"
 
 	"github.com/alecthomas/kong"
+	"github.com/rs/zerolog"
 )
 
 // Exit codes.
@@ -37,6 +38,7 @@ Signals of run and demo: SIGTERM ends in order (a second one at once), SIGHUP re
 
 // Main runs the command line and returns the exit code.
 func Main(args []string, stdout, stderr io.Writer) (code int) {
+	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00"
 	type exit int // kong exits after --help; unwind to here instead
 	defer func() {
 		if v := recover(); v != nil {
