@@ -7,8 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -16,35 +14,10 @@ import (
 	"time"
 
 	"singlegate/discovery"
+	"singlegate/internal/leaktest"
 )
 
-// TestMain fails the package when a test leaves a goroutine of it behind.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if left := leftovers(); code == 0 && left != "" {
-		fmt.Fprintf(os.Stderr, "goroutines left behind:\n%s\n", left)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// leftovers returns the stacks of such goroutines, and of those of connections
-// to nodes, once they had time to end.
-func leftovers() string {
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		buf := make([]byte, 1<<20)
-		buf = buf[:runtime.Stack(buf, true)]
-		var left []string
-		for _, g := range strings.Split(string(buf), "\n\n")[1:] { // the first is this one
-			if strings.Contains(g, "singlegate/") || strings.Contains(g, "http.(*persistConn)") {
-				left = append(left, g)
-			}
-		}
-		if len(left) == 0 || time.Now().After(end) {
-			return strings.Join(left, "\n\n")
-		}
-	}
-}
+func TestMain(m *testing.M) { leaktest.Main(m, "http.(*persistConn)") }
 
 // rawNode handles each connection with f on the given address until the test ends.
 func rawNode(t *testing.T, address string, f func(net.Conn)) (addr string) {

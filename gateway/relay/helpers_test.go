@@ -13,47 +13,19 @@ import (
 	"io"
 	"math/big"
 	"net"
-	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"singlegate/internal/leaktest"
 )
 
 // patience is how long a test waits for what must happen; it is only ever used
 // up by a test that fails.
 const patience = 10 * time.Second
 
-// TestMain fails when goroutines of the package outlive its tests.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if left := leftovers(); code == 0 && left != "" {
-		fmt.Fprintf(os.Stderr, "goroutines left behind:\n%s\n", left)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// leftovers returns the stacks of goroutines, other than this one, that run or
-// were started by this package, once they had their time to end.
-func leftovers() string {
-	var left []string
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		buf := make([]byte, 1<<20)
-		buf = buf[:runtime.Stack(buf, true)]
-		left = nil
-		for _, g := range strings.Split(string(buf), "\n\n")[1:] {
-			if strings.Contains(g, "gateway/relay.") {
-				left = append(left, g)
-			}
-		}
-		if len(left) == 0 {
-			return ""
-		}
-	}
-	return strings.Join(left, "\n\n")
-}
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // wire says how the legs of a test's tunnel are made.
 type wire struct{ clientTLS, upstreamTLS bool }

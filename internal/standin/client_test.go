@@ -2,50 +2,19 @@ package standin
 
 import (
 	"bufio"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/gobwas/ws"
+
+	"singlegate/internal/leaktest"
 )
 
-// TestMain fails the package when a test leaves a goroutine of it behind.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	http.DefaultClient.CloseIdleConnections()
-	if left := leaked(); code == 0 && left != "" {
-		fmt.Fprintln(os.Stderr, "goroutines left behind:\n"+left)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// leaked returns the goroutines that run the package's code, once a moment in
-// which they may end has passed.
-func leaked() string {
-	var left []string
-	for range 100 {
-		buffer := make([]byte, 1<<20)
-		buffer = buffer[:runtime.Stack(buffer, true)]
-		left = left[:0]
-		for stack := range strings.SplitSeq(string(buffer), "\n\n") {
-			if strings.Contains(stack, "internal/standin.") && !strings.Contains(stack, "standin.TestMain") {
-				left = append(left, stack)
-			}
-		}
-		if len(left) == 0 {
-			return ""
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	return strings.Join(left, "\n\n")
-}
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // start starts a node that ends with the test.
 func start(t *testing.T, o Options) *Node {
