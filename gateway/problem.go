@@ -46,12 +46,12 @@ func (p *problem) closeCode() uint16 {
 // gateway, one of 400 to 499 about the request.
 func badRequest(err error) *problem {
 	return (&problem{status: 400, code: "bad_request", endConn: true,
-		en: "The request is malformed: %s.", zh: "请求格式有误:%s。"}).naming(err).because(err)
+		en: "The request is malformed: %s.", zh: "请求格式有误：%s。"}).naming(err).because(err)
 }
 
 func badHandshake(detail string) *problem {
 	return (&problem{status: 400, code: "bad_handshake", endConn: true,
-		en: "This is not a valid WebSocket handshake: %s.", zh: "WebSocket 握手无效:%s。"}).naming(detail)
+		en: "This is not a valid WebSocket handshake: %s.", zh: "WebSocket 握手无效：%s。"}).naming(detail)
 }
 
 func wrongVersion() *problem {
@@ -158,7 +158,7 @@ func stopping() *problem {
 
 func internalError() *problem {
 	return &problem{status: 500, code: "internal_error", endConn: true,
-		en: "An internal error ended this request.", zh: "内部错误,请求已终止。"}
+		en: "An internal error ended this request.", zh: "内部错误，请求已终止。"}
 }
 
 // write fills the response: short JSON, or a plain page for a browser that asks
