@@ -16,8 +16,8 @@ build: ## the binary, ./singlegate
 run: ## the demo
 	$(GO) run . demo
 
-setup: ## what the end-to-end tests need: Chromium, Node modules
-	sh internal/e2e/setup.sh
+setup: ## what the tests need: Consul, Chromium, Node modules
+	GO="$(GO)" sh internal/e2e/setup.sh
 
 test: setup ## every test, with the race detector
 	$(GO) test -race -shuffle=on -timeout 15m ./...

@@ -1,7 +1,7 @@
 // Package discovery says where nodes come from.
 //
-// A Source watches one origin of nodes (the config file; Consul) and publishes
-// immutable snapshots. The package knows nothing of routes, health or tunnels
+// A Source watches one origin of nodes (the config file, Consul, DNS) and
+// publishes immutable snapshots. The package knows nothing of routes or tunnels
 // and imports nothing else of this module.
 package discovery
 
@@ -18,15 +18,41 @@ type Node struct {
 	Ports   map[string]uint16 // by name; a node with one unnamed port has it under ""
 	Names   []string          // further names under which a route's {node} finds it
 	Weight  int               // share of balanced requests, at least 1
-	Origin  string            // where it is declared: "singlegate.yaml:12:5"
+	Meta    map[string]string // what was registered with it
+	Status  Status
+	Origin  string // where it is declared: "singlegate.yaml:12:5", "consul"
 }
+
+// Status is what a node's source says of its health.
+type Status string
+
+// A failing node is not picked by balanced routes, but pinned ones still try
+// it: its source may be wrong. A node in maintenance gets no new tunnels.
+const (
+	Passing     Status = "passing"
+	Failing     Status = "failing"
+	Maintenance Status = "maintenance"
+)
 
 // A Snapshot is everything a source knows at one moment. It is immutable once
 // published; readers may keep it and share it between goroutines.
 type Snapshot struct {
-	Services map[string][]Node // nodes by service name; a service without nodes has an empty entry
-	Source   string            // "file", …
-	Taken    time.Time         // when the source knew it
+	Services map[string]Service // by name; of a service that is missing nothing is known
+}
+
+// A Service is what is known of one service's nodes.
+type Service struct {
+	Nodes   []Node    // ordered by id
+	LeftOut []LeftOut // instances that could not become nodes
+	Source  string    // "file", "consul", "dns", "cache", or several: "file+consul"
+	Taken   time.Time // when its source last confirmed it
+	Fault   string    // why it is not fresher; "" while its source is well
+}
+
+// LeftOut is an instance that is registered but cannot be a node.
+type LeftOut struct {
+	Instance string // as its source names it
+	Reason   string // what is wrong with it, and what was expected
 }
 
 // A Source publishes snapshots until its context ends.
@@ -44,7 +70,11 @@ type Static struct {
 
 // Snapshot is all that the source ever publishes.
 func (s Static) Snapshot() Snapshot {
-	return Snapshot{Services: s.Services, Source: "file", Taken: time.Now()}
+	snap := Snapshot{Services: make(map[string]Service, len(s.Services))}
+	for name, nodes := range s.Services {
+		snap.Services[name] = Service{Nodes: nodes, Source: "file", Taken: time.Now()}
+	}
+	return snap
 }
 
 // Run implements Source: it publishes once and waits for the end.

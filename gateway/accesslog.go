@@ -12,7 +12,8 @@ import (
 // A record is what every line says of its request. A tunnel keeps it, and not
 // the request, for as long as it lives.
 type record struct {
-	access  *zerolog.Logger
+	server  *Server
+	origin  origin // its route, for metrics
 	start   time.Time
 	client  netip.Addr
 	id      string
@@ -26,7 +27,7 @@ type record struct {
 
 func (r *request) record() record {
 	rec := record{
-		access: &r.server.access, start: r.start, client: r.client, id: r.id,
+		server: r.server, start: r.start, client: r.client, id: r.id,
 		list: r.listener.Name, method: r.method, host: r.host,
 	}
 	if r.path != "" {
@@ -34,13 +35,14 @@ func (r *request) record() record {
 	}
 	if r.match.route != nil {
 		rec.route, rec.service = r.match.route.name, r.match.route.Service
+		rec.origin = r.listener.origin(rec.route)
 	}
 	return rec
 }
 
 // line begins a line of the access log.
 func (rec *record) line(kind string) *zerolog.Event {
-	e := rec.access.Info().
+	e := rec.server.access.Info().
 		Str("kind", kind).
 		Str("request_id", rec.id).
 		Str("client", rec.client.String()).
@@ -61,12 +63,14 @@ func (rec *record) finish(e *zerolog.Event) {
 // page, a redirect.
 func (r *request) logAnswer(status int) {
 	rec := r.record()
+	rec.count(status)
 	rec.finish(rec.line("request").Int("status", status))
 }
 
 // logRefusal is the line of a request that the gateway refused or could not serve.
 func (r *request) logRefusal(p *problem) {
 	rec := r.record()
+	rec.countRefusal(p)
 	e := rec.line("request").Int("status", p.status).Str("error", p.code)
 	if r.match.node != nil {
 		e.Str("node", r.match.node.ID)
@@ -80,6 +84,7 @@ func (r *request) logRefusal(p *problem) {
 // logExchange is the line of a request that a node answered.
 func (r *request) logExchange(x *exchange) {
 	rec := r.record()
+	rec.count(x.status)
 	e := rec.line("request").Int("status", x.status).Int64("bytes_out", x.sent)
 	if x.lease != nil {
 		e.Str("node", x.lease.Node.ID)
@@ -95,6 +100,7 @@ func (r *request) logExchange(x *exchange) {
 
 // logTunnel is the line of a tunnel that has ended.
 func (rec *record) logTunnel(node string, report relay.Report) {
+	rec.countTunnel(node, report)
 	e := rec.line("tunnel").Str("node", node).
 		Str("ended_by", string(report.EndedBy)).
 		Int64("bytes_in", report.FromClient.Bytes).Int64("messages_in", report.FromClient.Messages).
@@ -114,5 +120,7 @@ func (rec *record) logTunnel(node string, report relay.Report) {
 // logLostTakeover is the line of a handshake that a node accepted and whose
 // client was gone.
 func (rec *record) logLostTakeover(node string) {
+	rec.count(clientLeft().status)
+	rec.countTunnel(node, relay.Report{EndedBy: relay.EndClient})
 	rec.finish(rec.line("tunnel").Str("node", node).Str("ended_by", "client").Str("cause", "the client left during the handshake"))
 }

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"singlegate/upstream"
 )
 
 // Config says what a Server serves. It is what package config makes of the
@@ -13,6 +15,7 @@ type Config struct {
 	Public         Public
 	Listeners      []Listener
 	Routes         []Route
+	NodePorts      []NodePort
 	Services       []ServiceRef   // the services that routes may name
 	TrustedProxies []netip.Prefix // peers whose X-Forwarded-* and Forwarded are believed
 	Limits         Limits
@@ -36,7 +39,43 @@ type Listener struct {
 	Address string // host:port; an empty host is every address, IPv4 and IPv6
 	TLS     bool
 	Public  Public // overrides Config.Public, field by field
+
+	// With a service the listener is one public TCP port balanced over its
+	// nodes, instead of serving routes.
+	Service       string
+	Port          string // the nodes' port
+	Balance       Balance
+	ProxyProtocol ProxyProtocol
+	Timeouts      Timeouts
 }
+
+// A NodePort opens one public port per node of a service.
+type NodePort struct {
+	At      string
+	Service string
+	Port    string // the node's port; "": its only one
+	Kind    string // "tcp", or "http", which carries WebSocket as well
+	TLS     bool
+	Host    string // the address to bind; "": every one
+	Listen  PortRule
+
+	ProxyProtocol ProxyProtocol // kind tcp
+	Origins       []string      // kind http, as in Route
+	Refuse        Refuse        // kind http, as in Route
+	Timeouts      Timeouts
+}
+
+// A PortRule says which public port a node gets. Just one field is set.
+type PortRule struct {
+	Map  map[string]uint16 // by node id; a node that is not in it gets none
+	Meta string            // the key of the node's metadata that holds it
+	Same bool              // the node's own port number
+	Base int               // this plus the number at the end of the node's id: node3 → base+3
+}
+
+// ProxyProtocol is the header that tells a node about the client of a TCP
+// connection: "", "v1" or "v2".
+type ProxyProtocol string
 
 // key tells listeners apart: by address, so that one that is renamed keeps its
 // socket. Port 0 is another one each time.
@@ -53,6 +92,43 @@ type ServiceRef struct {
 	At    string
 	Name  string
 	Ports []string // the names its nodes may have; "" stands for the unnamed one
+
+	Tunnels TunnelPolicy
+	Check   *upstream.Check // how its nodes are checked; nil: they are not
+}
+
+// TunnelPolicy is what becomes of a node's tunnels when something happens to
+// the node.
+type TunnelPolicy struct {
+	AddressChange Policy
+	Failing       Policy
+	Maintenance   Policy
+	Deregistered  Policy
+	After         time.Duration // a deregistered node's tunnels are left alone for so long
+	PerSecond     int           // tunnels closed by a drain
+}
+
+// Policy is what becomes of tunnels.
+type Policy string
+
+// Keep leaves them alone. Drain closes so many a second. Close closes them all
+// at once.
+const (
+	PolicyKeep  Policy = "keep"
+	PolicyDrain Policy = "drain"
+	PolicyClose Policy = "close"
+)
+
+// DefaultTunnelPolicy is that of a service which sets none.
+func DefaultTunnelPolicy() TunnelPolicy {
+	return TunnelPolicy{
+		AddressChange: PolicyKeep,
+		Failing:       PolicyKeep,
+		Maintenance:   PolicyDrain,
+		Deregistered:  PolicyDrain,
+		After:         30 * time.Second,
+		PerSecond:     50,
+	}
 }
 
 // A Route is a rule: host, path prefix and kind of request → one action. Just

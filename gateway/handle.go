@@ -98,19 +98,35 @@ func (r *request) resolve() *problem {
 	if r.server.stopping.Load() && r.websocket {
 		return stopping()
 	}
-	m, ok := r.state.table.match(r.listener.Name, r.host, r.path, r.websocket)
+	m, ok := r.findMatch()
 	if !ok {
 		return noRoute()
 	}
 	r.match = m
-	if m.route.Service == "" {
-		return nil
+	return m.problem()
+}
+
+// findMatch asks the table, unless the listener is a node's own port.
+func (r *request) findMatch() (match, bool) {
+	if implied := r.listener.implied; implied != nil {
+		return r.state.table.implied(implied, r.path), true
 	}
+	return r.state.table.match(r.listener.Name, r.host, r.path, r.websocket)
+}
+
+// problem says why a match cannot be served at present.
+func (m *match) problem() *problem {
 	switch {
+	case m.route.Service == "":
+		return nil
 	case m.service == nil:
 		return noSnapshot(m.route.Service)
-	case m.route.pinned() && m.node == nil:
+	case !m.pinned:
+		return nil
+	case m.node == nil:
 		return nodeUnknown(m.name)
+	case m.node.Closed():
+		return nodeClosed(m.name)
 	}
 	return nil
 }

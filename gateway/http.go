@@ -35,10 +35,14 @@ func (x *exchange) forward() *problem {
 		x.lease = lease
 		answer, err := x.r.server.upstream.RoundTrip(x.request(addr, header))
 		if err == nil {
+			lease.Worked()
 			x.notWaiting()
 			return x.accept(answer)
 		}
 		err = x.causeOf(err)
+		if upstream.DialFailed(err) && nodeFailed(err) {
+			lease.Failed()
+		}
 		if !upstream.DialFailed(err) || x.bodyTouched() {
 			return x.problemOf(err)
 		}
@@ -92,6 +96,14 @@ func (x *exchange) bodyTouched() bool { return x.body != nil && x.body.received.
 // problemOf says what the client is told of a failed exchange.
 func (x *exchange) problemOf(err error) *problem {
 	return upstreamProblem(err)
+}
+
+// nodeFailed tells whether a failure is the node's own: it refused, or was
+// silent in a handshake.
+func nodeFailed(err error) bool {
+	var timeout net.Error
+	return !errors.Is(err, ErrDescriptors) && !errors.Is(err, errClientLeft) && !errors.Is(err, errGatewayEnds) &&
+		(upstream.DialFailed(err) || errors.As(err, &timeout) && timeout.Timeout())
 }
 
 // upstreamProblem sorts the failures of a node that was reached.
@@ -160,7 +172,7 @@ func (p *picker) choose() *upstream.Node {
 	switch {
 	case len(p.tried) == maxTries:
 		return nil
-	case route.pinned():
+	case p.match.pinned:
 		if len(p.tried) > 0 {
 			return nil
 		}
@@ -177,7 +189,7 @@ func (p *picker) failed(err error) { p.err = err }
 // nobody says why no node is left.
 func (p *picker) nobody() *problem {
 	switch {
-	case p.match.route.pinned():
+	case p.match.pinned:
 		return nodeDown(p.match.name).because(p.err)
 	case len(p.tried) == 0:
 		return noNode(p.match.route.Service)

@@ -178,12 +178,12 @@ func echoTarget(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Re
 // inOrder is a service of these nodes, in this order: round robin begins with the first.
 // The name of each is its address.
 func inOrder(service string, addrs ...string) discovery.Snapshot {
-	snap := discovery.Snapshot{Services: map[string][]discovery.Node{}, Source: "test", Taken: time.Now()}
+	static := discovery.Static{Services: map[string][]discovery.Node{}}
 	for _, addr := range addrs {
 		one := nodesOf(map[string]map[string]string{service: {addr: addr}})
-		snap.Services[service] = append(snap.Services[service], one.Services[service]...)
+		static.Services[service] = append(static.Services[service], one.Services[service].Nodes...)
 	}
-	return snap
+	return static.Snapshot()
 }
 
 // appRoute is an edge whose only route, /app, goes to one node.

@@ -22,7 +22,6 @@ import (
 // A listener accepts connections on one address and has fasthttp serve them.
 // Its settings may be swapped while it runs; the socket stays.
 type listener struct {
-	address  string
 	server   *Server
 	socket   net.Listener
 	http     *fasthttp.Server
@@ -40,26 +39,26 @@ type listener struct {
 
 type listenerSettings struct {
 	Listener
-	limits Limits
-	public Public // resolved: the listener's over the config's
+	implied *impliedRoute // what it serves; nil: the routes of the table
+	limits  Limits
+	public  Public // resolved: the listener's over the config's
 }
 
 // openListener binds the address. Serving begins with serve.
-func openListener(s *Server, cfg Listener, pub Public, limits Limits) (*listener, error) {
-	socket, err := net.Listen("tcp", cfg.Address)
+func openListener(s *Server, w wanted, pub Public, limits Limits) (*listener, error) {
+	socket, err := net.Listen("tcp", w.Address)
 	if err != nil {
-		return nil, fmt.Errorf("%s: listener %s: %w", cfg.At, cfg.Name, bindHint(err))
+		return nil, fmt.Errorf("%s: listener %s: %w", w.At, w.Name, bindHint(err))
 	}
 	l := &listener{
-		address: cfg.Address,
-		server:  s,
-		socket:  socket,
-		log:     s.log.With().Str("listener", cfg.Name).Logger(),
-		done:    make(chan struct{}),
-		conns:   make(map[*clientConn]struct{}),
+		server: s,
+		socket: socket,
+		log:    s.log.With().Str("listener", w.Name).Logger(),
+		done:   make(chan struct{}),
+		conns:  make(map[*clientConn]struct{}),
 	}
 	l.running, l.cut = context.WithCancelCause(s.running)
-	l.configure(cfg, pub, limits)
+	l.configure(w, pub, limits)
 	l.http = l.newHTTP(limits)
 	return l, nil
 }
@@ -74,33 +73,39 @@ func bindHint(err error) error {
 	return err
 }
 
-func (l *listener) configure(cfg Listener, pub Public, limits Limits) {
-	l.settings.Store(&listenerSettings{Listener: cfg, limits: limits, public: resolvePublic(cfg, pub, l.socket.Addr())})
+func (l *listener) configure(w wanted, pub Public, limits Limits) {
+	l.settings.Store(&listenerSettings{
+		Listener: w.Listener,
+		implied:  w.implied,
+		limits:   limits,
+		public:   resolvePublic(w, pub, l.socket.Addr()),
+	})
 }
 
 // resolvePublic is how clients name this listener.
-func resolvePublic(cfg Listener, pub Public, bound net.Addr) Public {
-	if cfg.TLS && cfg.Public.Port == 0 {
-		cfg.Public.Port = pub.Port // the config's port is that of the TLS entry
+func resolvePublic(w wanted, pub Public, bound net.Addr) Public {
+	own := w.Public
+	if w.TLS && w.implied == nil && own.Port == 0 {
+		own.Port = pub.Port // the config's port is that of the TLS entry
 	}
-	if cfg.Public.Host == "" {
-		cfg.Public.Host = pub.Host
+	if own.Host == "" {
+		own.Host = pub.Host
 	}
-	if tcp, ok := bound.(*net.TCPAddr); ok && cfg.Public.Port == 0 {
-		cfg.Public.Port = uint16(tcp.Port)
+	if tcp, ok := bound.(*net.TCPAddr); ok && own.Port == 0 {
+		own.Port = uint16(tcp.Port)
 	}
-	return cfg.Public
+	return own
 }
 
 // reconfigure swaps the settings while the listener runs. What fasthttp was set
 // up with stays until a restart.
-func (l *listener) reconfigure(cfg Listener, pub Public, limits Limits) {
+func (l *listener) reconfigure(w wanted, pub Public, limits Limits) {
 	old := l.settings.Load().limits
 	if old.HeadSize != limits.HeadSize || old.HeadTimeout != limits.HeadTimeout || old.KeepAlive != limits.KeepAlive {
 		l.log.Warn().Msg("limits.head_size, head_timeout and keep_alive of an open listener change with a restart")
 		limits.HeadSize, limits.HeadTimeout, limits.KeepAlive = old.HeadSize, old.HeadTimeout, old.KeepAlive
 	}
-	l.configure(cfg, pub, limits)
+	l.configure(w, pub, limits)
 }
 
 // newHTTP sets fasthttp up.
@@ -185,7 +190,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	for delay := time.Duration(0); ; {
 		socket, err := l.socket.Accept()
 		if err == nil {
-			if c := l.wrap(socket); c != nil {
+			if c := l.wrap(socket); c != nil && !l.serveTCP(c) {
 				return c, nil
 			}
 			continue
@@ -214,7 +219,7 @@ func (l *listener) wrap(socket net.Conn) net.Conn {
 	}
 	var conn net.Conn = c
 	if c.secure {
-		t := tls.Server(&gatedConn{Conn: socket, gate: l.server.gate}, l.server.tls)
+		t := tls.Server(&gatedConn{Conn: socket, gate: l.server.gate}, l.tlsConfig())
 		c.Conn = t
 		conn = &secureConn{clientConn: c, tls: t}
 	}
@@ -223,6 +228,14 @@ func (l *listener) wrap(socket net.Conn) net.Conn {
 	l.open.Add(1)
 	l.mu.Unlock()
 	return conn
+}
+
+// tlsConfig is the server's; ports for plain TCP take clients of any protocol.
+func (l *listener) tlsConfig() *tls.Config {
+	if by := l.settings.Load().implied; by != nil && by.tcp {
+		return l.server.tcpTLS
+	}
+	return l.server.tls
 }
 
 func (l *listener) forget(c *clientConn) {
@@ -252,12 +265,14 @@ func (l *listener) handshakeFailed(c *secureConn, err error) {
 		c.socket.SetWriteDeadline(time.Now().Add(time.Second))
 		io.WriteString(c.socket, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\nThis port speaks TLS: use https:// or wss://.\n")
 	}
+	cause := handshakeCause(err)
+	l.countHandshakeFailure(cause)
 	level := zerolog.DebugLevel
 	if errors.Is(err, errHandshakePanic) {
 		l.server.panics.Add(1)
 		level = zerolog.ErrorLevel
 	}
-	l.log.WithLevel(level).Str("client", c.peer.Addr().String()).Str("cause", handshakeCause(err)).Err(err).Msg("TLS handshake failed")
+	l.log.WithLevel(level).Str("client", c.peer.Addr().String()).Str("cause", cause).Err(err).Msg("TLS handshake failed")
 }
 
 func looksLikeHTTP(head []byte) bool {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
-	"net/url"
 	"strconv"
 	"strings"
 
@@ -90,7 +89,7 @@ func (r *request) pinnedEntries(route *route) []checkEntry {
 // entryURL is the public address of a route: a path when it is on every host,
 // else a whole URL.
 func (r *request) entryURL(route *route, node string) string {
-	path := strings.ReplaceAll(route.path.text, nodeVariable, url.PathEscape(node))
+	path := route.path.of(node)
 	if route.Host == "" {
 		return path
 	}

@@ -77,9 +77,9 @@ func TestCheckPageEntries(t *testing.T) {
 	node := func(id string, names ...string) discovery.Node {
 		return discovery.Node{ID: id, Address: "10.0.0.1", Ports: map[string]uint16{"": 80}, Names: names, Weight: 1}
 	}
-	e.Publish(discovery.Snapshot{Services: map[string][]discovery.Node{
+	e.Publish(discovery.Static{Services: map[string][]discovery.Node{
 		"im": {node("Node1"), node("connector-1", "3050")}, "chat": {node("c")}, "one": {node("a/b")},
-	}})
+	}}.Snapshot())
 	_, plainPort, _ := net.SplitHostPort(e.plain)
 	_, securePort, _ := net.SplitHostPort(e.secure)
 	common := func(scheme, port string) []string {

@@ -119,6 +119,11 @@ func nodeDown(name string) *problem {
 		en: "The node %q cannot be reached.", zh: "节点 %q 无法连接。"}).naming(name)
 }
 
+func nodeClosed(name string) *problem {
+	return (&problem{status: 503, code: "node_draining", retry: 30,
+		en: "The node %q takes no new connections: it is in maintenance or being drained.", zh: "节点 %q 正在维护或排空，不接受新连接。"}).naming(name)
+}
+
 func noNode(service string) *problem {
 	return (&problem{status: 503, code: "no_node", retry: 5,
 		en: "The service %q has no node at present.", zh: "服务 %q 目前没有可用节点。"}).naming(service)
@@ -142,6 +147,12 @@ func upstreamTimeout() *problem {
 func overloaded() *problem {
 	return &problem{status: 503, code: "overloaded", retry: 5, endConn: true,
 		en: "The gateway has no capacity for another connection.", zh: "网关已无法接受更多连接。"}
+}
+
+// handshakeFailure reaches nobody: there is no connection to answer on.
+func handshakeFailure() *problem {
+	return &problem{status: 400, code: "tls_handshake", endConn: true,
+		en: "The TLS handshake failed.", zh: "TLS 握手失败。"}
 }
 
 // clientLeft reaches only a client that has ended its sending and reads on; its

@@ -36,6 +36,7 @@ type Options struct {
 	TLS         *tls.Config    // for TLS listeners; nil when there are none
 	Upstream    *upstream.Set
 	Descriptors *Descriptors
+	Unknown     func() map[string]string // why nothing is known of services, by name; may be nil
 }
 
 // A Server is the gateway: its listeners, its table, its tunnels. All methods
@@ -44,8 +45,10 @@ type Server struct {
 	log         zerolog.Logger
 	access      zerolog.Logger
 	tls         *tls.Config
+	tcpTLS      *tls.Config // for ports of plain TCP
 	upstream    *upstream.Set
 	descriptors *Descriptors
+	unknown     func() map[string]string
 
 	relay   *relay.Engine
 	tunnels *tunnels
@@ -54,6 +57,7 @@ type Server struct {
 	buffers sync.Pool // of *[]byte, for the bodies of answers
 	tasks   tasks
 	panics  atomic.Int64
+	metrics *metrics
 
 	state    atomic.Pointer[state] // what a request sees
 	stopping atomic.Bool
@@ -64,7 +68,12 @@ type Server struct {
 	listeners map[string]*listener // by Listener.key
 	routes    []*route
 	view      *upstream.View
+	faults    []PortFault // node ports that are wanted and not open
+	retry     *time.Timer // for them; nil: there are none
 	closed    bool
+
+	drains drains
+	checks checks
 }
 
 // state is what a request sees from beginning to end: swapped, never changed.
@@ -89,13 +98,16 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("watching connections: %w", err)
 	}
 	s := &Server{
-		log: o.Log, access: o.Access, tls: o.TLS, upstream: o.Upstream, descriptors: o.Descriptors,
+		log: o.Log, access: o.Access, tls: o.TLS, tcpTLS: anyProtocol(o.TLS), upstream: o.Upstream, descriptors: o.Descriptors, unknown: o.Unknown,
 		relay:     relay.New(),
 		tunnels:   newTunnels(),
 		watcher:   w,
 		gate:      newGate(),
 		listeners: map[string]*listener{},
 	}
+	s.metrics = newMetrics(s)
+	s.drains.server = s
+	s.drains.active = map[upstream.Key]*drain{}
 	s.buffers.New = func() any { b := make([]byte, 32<<10); return &b }
 	s.running, s.ended = context.WithCancelCause(context.Background())
 	s.state.Store(&state{cfg: &Config{}, table: &table{}, redact: newRedactor(Redact{})})
@@ -122,32 +134,31 @@ func (s *Server) Apply(cfg Config, snap *discovery.Snapshot) error {
 		return err
 	}
 	s.routes = routes
-	s.install(cfg, opened)
+	var changes upstream.Changes
 	if snap != nil {
-		s.take(*snap)
+		changes = s.take(*snap)
 	}
-	s.swap(&cfg)
-	for _, l := range opened {
-		go l.serve() // ends, and is waited for, in shut
-	}
-	s.retireUnwanted(cfg)
+	s.reconcile(&cfg, opened)
+	s.react(changes)
+	s.checks.follow(s, cfg.Services)
 	return nil
 }
 
-// openMissing binds the addresses that are not bound yet; all or none.
+// openMissing binds the addresses of the config that are not bound yet; all or
+// none.
 func (s *Server) openMissing(cfg Config) (map[string]*listener, error) {
 	opened := map[string]*listener{}
 	var errs []error
-	for _, lc := range cfg.Listeners {
-		if s.listeners[lc.key()] != nil {
+	for _, w := range configuredListeners(&cfg) {
+		if s.listeners[w.key()] != nil {
 			continue
 		}
-		l, err := openListener(s, lc, cfg.Public, cfg.Limits)
+		l, err := openListener(s, w, cfg.Public, cfg.Limits)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		opened[lc.key()] = l
+		opened[w.key()] = l
 	}
 	if len(errs) > 0 {
 		for _, l := range opened {
@@ -158,26 +169,48 @@ func (s *Server) openMissing(cfg Config) (map[string]*listener, error) {
 	return opened, nil
 }
 
-// install notes opened listeners and gives those that stay their new settings.
-func (s *Server) install(cfg Config, opened map[string]*listener) {
-	for _, lc := range cfg.Listeners {
-		if l := opened[lc.key()]; l != nil {
-			s.listeners[lc.key()] = l
-		} else {
-			s.listeners[lc.key()].reconfigure(lc, cfg.Public, cfg.Limits)
+// reconcile makes the listeners those of the config and of the nodes that there
+// are, and puts the config in force. A node's port that cannot be opened is
+// noted and tried again.
+func (s *Server) reconcile(cfg *Config, opened map[string]*listener) {
+	list, faults := wantedListeners(cfg, s.view)
+	keep := map[string]bool{}
+	var fresh []*listener
+	for _, w := range list {
+		key := w.key()
+		l := s.listeners[key]
+		switch {
+		case l != nil:
+			l.reconfigure(w, cfg.Public, cfg.Limits)
+		case opened[key] != nil:
+			l = opened[key]
+			fresh = append(fresh, l)
+		default:
+			var err error
+			if l, err = openListener(s, w, cfg.Public, cfg.Limits); err != nil {
+				faults = append(faults, PortFault{w.At, w.Name, w.Address, err.Error()})
+				continue
+			}
+			s.log.Info().Str("listener", w.Name).Str("address", w.Address).Msg("port opened")
+			fresh = append(fresh, l)
 		}
+		s.listeners[key] = l
+		keep[key] = true
 	}
+	s.swap(cfg)
+	for _, l := range fresh {
+		go l.serve() // ends, and is waited for, in shut
+	}
+	s.retireOthers(keep)
+	s.noteFaults(faults)
 }
 
-// retireUnwanted closes the listeners that the config no longer has.
-func (s *Server) retireUnwanted(cfg Config) {
-	wanted := map[string]bool{}
-	for _, lc := range cfg.Listeners {
-		wanted[lc.key()] = true
-	}
+// retireOthers closes the listeners that nobody wants any more.
+func (s *Server) retireOthers(keep map[string]bool) {
 	for key, l := range s.listeners {
-		if !wanted[key] {
+		if !keep[key] {
 			delete(s.listeners, key)
+			l.Close() // at once: the next change may want its port again
 			s.log.Info().Str("listener", l.settings.Load().Name).Str("address", l.Addr().String()).Msg("listener closed")
 			s.retire(l)
 		}
@@ -204,12 +237,16 @@ func (s *Server) retire(l *listener) {
 func (s *Server) Publish(snap discovery.Snapshot) {
 	s.control.Lock()
 	defer s.control.Unlock()
-	s.take(snap)
-	s.swap(s.state.Load().cfg)
+	if s.closed {
+		return
+	}
+	changes := s.take(snap)
+	s.reconcile(s.state.Load().cfg, nil)
+	s.react(changes)
 }
 
 // take makes the snapshot the server's view and says what changed.
-func (s *Server) take(snap discovery.Snapshot) {
+func (s *Server) take(snap discovery.Snapshot) upstream.Changes {
 	view, changes := s.upstream.Apply(snap)
 	s.view = view
 	for _, c := range []struct {
@@ -217,16 +254,20 @@ func (s *Server) take(snap discovery.Snapshot) {
 		keys []upstream.Key
 	}{{"node added", changes.Added}, {"node removed", changes.Removed}, {"node moved", changes.Moved}} {
 		for _, k := range c.keys {
-			s.log.Info().Str("service", k.Service).Str("node", k.ID).Str("source", snap.Source).Msg(c.what)
+			s.log.Info().Str("service", k.Service).Str("node", k.ID).Str("source", snap.Services[k.Service].Source).Msg(c.what)
 		}
 	}
+	for _, c := range changes.Status {
+		s.log.Info().Str("service", c.Service).Str("node", c.ID).Str("from", string(c.From)).Str("to", string(c.To)).Msg("node status")
+	}
+	return changes
 }
 
 // swap shows requests the config with the routes and view of the moment.
 func (s *Server) swap(cfg *Config) {
 	st := &state{cfg: cfg, table: &table{routes: s.routes, view: s.view}, redact: newRedactor(cfg.Redact)}
 	for _, lc := range cfg.Listeners {
-		if l := s.listeners[lc.key()]; l != nil && lc.TLS && st.securePort == 0 {
+		if l := s.listeners[lc.key()]; l != nil && lc.TLS && lc.Service == "" && st.securePort == 0 {
 			st.securePort = l.settings.Load().public.Port
 		}
 	}
@@ -241,10 +282,21 @@ func (s *Server) Ready() (reasons []string) {
 	st := s.state.Load()
 	for _, svc := range st.cfg.Services {
 		if st.table.view == nil || st.table.view.Services[svc.Name] == nil {
-			reasons = append(reasons, fmt.Sprintf("nothing is known of the nodes of service %q", svc.Name))
+			reasons = append(reasons, fmt.Sprintf("nothing is known of the nodes of service %q%s", svc.Name, s.why(svc.Name)))
 		}
 	}
 	return reasons
+}
+
+// why says, behind a colon, why nothing is known of a service, if its source can say.
+func (s *Server) why(service string) string {
+	if s.unknown == nil {
+		return ""
+	}
+	if reason := s.unknown()[service]; reason != "" {
+		return ": " + reason
+	}
+	return ""
 }
 
 // An Entry is one address that the server listens on.
@@ -253,17 +305,20 @@ type Entry struct {
 	Address net.Addr
 	TLS     bool
 	Public  Public // how clients name it
+	implied *impliedRoute
 }
 
-// Entries are the open listeners in the order of the config.
+// Entries are the open listeners: those of the config in its order, then the
+// nodes' own ports by name.
 func (s *Server) Entries() []Entry {
 	s.control.Lock()
 	defer s.control.Unlock()
+	list, _ := wantedListeners(s.state.Load().cfg, s.view)
 	var entries []Entry
-	for _, lc := range s.state.Load().cfg.Listeners {
-		if l := s.listeners[lc.key()]; l != nil {
+	for _, w := range list {
+		if l := s.listeners[w.key()]; l != nil {
 			set := l.settings.Load()
-			entries = append(entries, Entry{Name: set.Name, Address: l.Addr(), TLS: set.TLS, Public: set.public})
+			entries = append(entries, Entry{Name: set.Name, Address: l.Addr(), TLS: set.TLS, Public: set.public, implied: set.implied})
 		}
 	}
 	return entries
@@ -302,6 +357,11 @@ func (s *Server) takeListeners() map[string]*listener {
 	s.control.Lock()
 	defer s.control.Unlock()
 	s.closed = true
+	if s.retry != nil {
+		s.retry.Stop()
+	}
+	s.drains.stop()
+	s.checks.stop()
 	list := s.listeners
 	s.listeners = map[string]*listener{}
 	return list

@@ -116,8 +116,9 @@ type match struct {
 	rest    string            // the path below the matched prefix: "" or "/…"
 	path    string            // what is sent upstream
 	service *upstream.Service // nil for routes without one, and while nothing is known of it
+	pinned  bool              // the request names its node
 	name    string            // what the request had for {node}
-	node    *upstream.Node    // the node of a pinned route; nil: unknown
+	node    *upstream.Node    // the node of a pinned request; nil: unknown
 }
 
 // match finds the route of a request: its listener, canonical host and path,
@@ -133,9 +134,7 @@ func (t *table) match(listener, host, path string, websocket bool) (m match, ok 
 			continue
 		}
 		m = match{route: r, rest: rest, path: r.rewritten(path, rest)}
-		if r.Service != "" && t.view != nil {
-			m.service = t.view.Services[r.Service]
-		}
+		m.service = t.service(r.Service)
 		if r.pinned() {
 			m.pin(r, hostNode, pathNode)
 		}
@@ -144,7 +143,28 @@ func (t *table) match(listener, host, path string, websocket bool) (m match, ok 
 	return match{}, false
 }
 
+// implied is the match of whatever comes in by a port of its own: the route of
+// that port, and its node when it has one.
+func (t *table) implied(by *impliedRoute, path string) match {
+	m := match{route: by.route, rest: path, path: path, service: t.service(by.route.Service)}
+	if by.node != "" {
+		m.pinned, m.name = true, by.node
+		if m.service != nil {
+			m.node = m.service.Node(by.node)
+		}
+	}
+	return m
+}
+
+func (t *table) service(name string) *upstream.Service {
+	if name == "" || t.view == nil {
+		return nil
+	}
+	return t.view.Services[name]
+}
+
 func (m *match) pin(r *route, hostNode, pathNode string) {
+	m.pinned = true
 	if r.host.node {
 		m.name = hostNode
 		if m.service != nil {
@@ -218,6 +238,11 @@ func literalPrefix(s string) (string, error) {
 	}
 	c, err := canonicalPath(s)
 	return strings.TrimSuffix(c, "/"), err
+}
+
+// of is the path with a node's name in it.
+func (p *pathPattern) of(node string) string {
+	return strings.ReplaceAll(p.text, nodeVariable, url.PathEscape(node))
 }
 
 // match tells what stands for {node} in a canonical path and what follows the

@@ -19,9 +19,9 @@ func tableOf(t testing.TB, routes ...Route) *table {
 		t.Fatal(err)
 	}
 	snap := nodesOf(map[string]map[string]string{"im": {"node1": "10.0.0.1:1", "node10": "10.0.0.2:1"}})
-	for i, n := range snap.Services["im"] {
+	for i, n := range snap.Services["im"].Nodes {
 		if n.ID == "node1" {
-			snap.Services["im"][i].Names = []string{"3050"}
+			snap.Services["im"].Nodes[i].Names = []string{"3050"}
 		}
 	}
 	view, _ := upstream.New(nil).Apply(snap)

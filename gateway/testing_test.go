@@ -43,21 +43,21 @@ type edge struct {
 
 // nodesOf makes a snapshot: service → node id → address.
 func nodesOf(services map[string]map[string]string) discovery.Snapshot {
-	snap := discovery.Snapshot{Services: map[string][]discovery.Node{}, Source: "test", Taken: time.Now()}
+	static := discovery.Static{Services: map[string][]discovery.Node{}}
 	for name, nodes := range services {
-		snap.Services[name] = []discovery.Node{}
+		static.Services[name] = []discovery.Node{}
 		for id, addr := range nodes {
 			host, port, err := net.SplitHostPort(addr)
 			if err != nil {
 				panic(err)
 			}
 			p, _ := strconv.Atoi(port)
-			snap.Services[name] = append(snap.Services[name], discovery.Node{
+			static.Services[name] = append(static.Services[name], discovery.Node{
 				ID: id, Address: host, Ports: map[string]uint16{"": uint16(p)}, Weight: 1,
 			})
 		}
 	}
-	return snap
+	return static.Snapshot()
 }
 
 // startEdge runs a gateway with these routes over these nodes until the test
@@ -91,7 +91,7 @@ func startEdge(t *testing.T, routes []Route, services map[string]map[string]stri
 		defer cancel()
 		s.Shutdown(ctx)
 		if t.Failed() {
-			t.Logf("the gateway's log:\n%s", e.logs.all())
+			t.Logf("the gateway's log:\n%s", e.logs.tail(30))
 		}
 	})
 	for _, entry := range s.Entries() {
@@ -332,6 +332,13 @@ func (l *logLines) wait(t *testing.T, parts ...string) string {
 			t.Fatalf("no log line with %q in:\n%s", parts, strings.Join(lines, "\n"))
 		}
 	}
+}
+
+// tail is the end of what was logged.
+func (l *logLines) tail(lines int) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(l.lines[max(0, len(l.lines)-lines):], "\n")
 }
 
 func (l *logLines) all() string {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
@@ -17,12 +18,20 @@ type tunnel struct {
 	record   record
 	timeouts Timeouts
 	lease    *upstream.Lease
+	kind     relay.Kind
+	port     string // which of the node's
+	addr     string // where it was when the tunnel began
 	upstream net.Conn
 	once     sync.Once
 }
 
-func (r *request) newTunnel(lease *upstream.Lease, conn net.Conn) *tunnel {
-	return &tunnel{server: r.server, record: r.record(), timeouts: r.match.route.Timeouts, lease: lease, upstream: conn}
+func (r *request) newTunnel(kind relay.Kind, lease *upstream.Lease, conn net.Conn) *tunnel {
+	route := &r.match.route.Route
+	addr, _ := lease.Node.Addr(route.Port)
+	return &tunnel{
+		server: r.server, record: r.record(), timeouts: route.Timeouts,
+		lease: lease, kind: kind, port: route.Port, addr: addr, upstream: conn,
+	}
 }
 
 // Close implements io.Closer for the client's connection, which ended before
@@ -41,8 +50,11 @@ func (t *tunnel) start(client, node relay.Leg) {
 	s := t.server
 	t.once.Do(func() {}) // Close has nothing to do any more
 	s.tunnels.add(t)
+	if t.kind == relay.WebSocket {
+		t.record.count(http.StatusSwitchingProtocols)
+	}
 	live := s.relay.Start(client, node, relay.Options{
-		Kind:     relay.WebSocket,
+		Kind:     t.kind,
 		Idle:     t.timeouts.Idle,
 		Lifetime: t.timeouts.Lifetime,
 		Stall:    t.timeouts.Stall,
@@ -54,31 +66,42 @@ func (t *tunnel) start(client, node relay.Leg) {
 	})
 	if s.tunnels.started(t, live) {
 		live.Close(closeGoingAway, stopReason)
+	} else if because, concerned := s.crossed(t); concerned {
+		live.Close(closeServiceRestart, because)
 	}
 }
 
-// tunnels is the registry of live tunnels.
+// tunnels is the registry of live tunnels, by node.
 type tunnels struct {
 	mu      sync.Mutex
-	live    map[*tunnel]*relay.Tunnel // nil until the relay has it
+	nodes   map[upstream.Key]map[*tunnel]*relay.Tunnel // nil until the relay has it
+	live    int
 	closing bool
 }
 
-func newTunnels() *tunnels { return &tunnels{live: map[*tunnel]*relay.Tunnel{}} }
+func newTunnels() *tunnels {
+	return &tunnels{nodes: map[upstream.Key]map[*tunnel]*relay.Tunnel{}}
+}
 
 func (g *tunnels) add(t *tunnel) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.live[t] = nil
+	key := t.lease.Node.Key()
+	if g.nodes[key] == nil {
+		g.nodes[key] = map[*tunnel]*relay.Tunnel{}
+	}
+	g.nodes[key][t] = nil
+	g.live++
 }
 
 // started notes the relay's side of a tunnel, unless it has ended already, and
-// tells whether it is to be closed because a drain has begun.
+// tells whether it is to be closed because the end has begun.
 func (g *tunnels) started(t *tunnel, live *relay.Tunnel) (close bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, there := g.live[t]; there {
-		g.live[t] = live
+	node := g.nodes[t.lease.Node.Key()]
+	if _, there := node[t]; there {
+		node[t] = live
 	}
 	return g.closing
 }
@@ -86,21 +109,59 @@ func (g *tunnels) started(t *tunnel, live *relay.Tunnel) (close bool) {
 func (g *tunnels) remove(t *tunnel) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delete(g.live, t)
+	key := t.lease.Node.Key()
+	delete(g.nodes[key], t)
+	if len(g.nodes[key]) == 0 {
+		delete(g.nodes, key)
+	}
+	g.live--
 }
 
 func (g *tunnels) count() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return len(g.live)
+	return g.live
+}
+
+// countOf is how many tunnels a node has.
+func (g *tunnels) countOf(key upstream.Key) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.nodes[key])
+}
+
+// counts are how many tunnels each node has that has any.
+func (g *tunnels) counts() map[upstream.Key]int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	counts := make(map[upstream.Key]int, len(g.nodes))
+	for key, node := range g.nodes {
+		counts[key] = len(node)
+	}
+	return counts
 }
 
 func (g *tunnels) all() []*relay.Tunnel {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	list := make([]*relay.Tunnel, 0, len(g.live))
-	for _, live := range g.live {
-		if live != nil {
+	list := make([]*relay.Tunnel, 0, g.live)
+	for _, node := range g.nodes {
+		for _, live := range node {
+			if live != nil {
+				list = append(list, live)
+			}
+		}
+	}
+	return list
+}
+
+// of lists a node's tunnels, but for those that spare is true of; nil: all.
+func (g *tunnels) of(key upstream.Key, spare func(*tunnel) bool) []*relay.Tunnel {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var list []*relay.Tunnel
+	for t, live := range g.nodes[key] {
+		if live != nil && (spare == nil || !spare(t)) {
 			list = append(list, live)
 		}
 	}

@@ -74,9 +74,13 @@ func (x *exchange) upgrade() (*upstream.Upgraded, *problem) {
 			Addr: addr, Head: head, Key: key, Connect: timeouts.Connect, Answer: timeouts.Handshake,
 		})
 		if err == nil {
+			lease.Worked()
 			return up, nil
 		}
 		err = x.causeOf(err)
+		if nodeFailed(err) {
+			lease.Failed()
+		}
 		if !upstream.DialFailed(err) {
 			return nil, upstreamProblem(err)
 		}
@@ -92,7 +96,7 @@ func (r *request) takeOver(x *exchange, up *upstream.Upgraded) {
 	lease := x.lease
 	x.lease = nil // the tunnel's from now on
 	x.end()
-	t := r.newTunnel(lease, up.Conn)
+	t := r.newTunnel(relay.WebSocket, lease, up.Conn)
 	r.conn.hold(t)
 	head := switchHead(up.Answer)
 	r.ctx.HijackSetNoResponse(true)

@@ -39,6 +39,12 @@ var (
 	ErrHeadTooLarge = fmt.Errorf("the node's answer has a head of more than %d bytes", maxAnswerHead)
 )
 
+// Dial opens a connection to a node, within the context's connect timeout. An
+// error is a *DialError.
+func (s *Set) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	return dialWithin(ctx, s.dialer, "tcp", addr)
+}
+
 // Upgrade opens a connection to the node, sends the handshake in one write and
 // reads the whole head of the answer. A 101 is returned only when its Upgrade,
 // Connection and Sec-WebSocket-Accept are right (RFC 6455 section 4.1). When

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"singlegate/discovery"
 )
@@ -19,6 +20,32 @@ type Node struct {
 
 // Key names the node across views.
 func (n *Node) Key() Key { return Key{n.Service, n.ID} }
+
+// Draining tells whether the node was marked to get nothing new.
+func (n *Node) Draining() bool { return n.state.draining.Load() }
+
+// Closed tells whether the node gets nothing new, by mark or by maintenance.
+func (n *Node) Closed() bool { return n.Draining() || n.Status == discovery.Maintenance }
+
+// Failing tells whether the node's source or its own check says that it does
+// not work.
+func (n *Node) Failing() bool { return n.Status == discovery.Failing || n.state.checked.bad() }
+
+// Standing is what is to be thought of the node: its source's word, and that of
+// its own check.
+func (n *Node) Standing() discovery.Status {
+	switch {
+	case n.Status == discovery.Maintenance:
+		return discovery.Maintenance
+	case n.Failing():
+		return discovery.Failing
+	}
+	return discovery.Passing
+}
+
+// Ejected tells until when balanced routes leave the node out because requests
+// found it unreachable; the zero time: they do not.
+func (n *Node) Ejected() time.Time { return n.state.health.ejected(time.Now()) }
 
 // Active is how many leases the node has now.
 func (n *Node) Active() int64 { return n.state.active.Load() }
@@ -47,6 +74,12 @@ type Lease struct {
 	done atomic.Bool
 }
 
+// Failed notes that the node could not be reached or did not answer a handshake.
+func (l *Lease) Failed() { l.Node.state.health.failed(time.Now()) }
+
+// Worked notes that it could.
+func (l *Lease) Worked() { l.Node.state.health.worked() }
+
 // Done gives the node back. Calling it again does nothing.
 func (l *Lease) Done() {
 	if l.done.CompareAndSwap(false, true) {
@@ -57,7 +90,12 @@ func (l *Lease) Done() {
 // A Service is a named set of nodes in one view. Picking is safe for concurrent
 // use and never blocks.
 type Service struct {
-	Name   string
+	Name    string
+	Source  string // where the snapshot of it came from
+	Taken   time.Time
+	Fault   string // why it is not fresher
+	LeftOut []discovery.LeftOut
+
 	nodes  []*Node
 	byName map[string]*Node // ids and names, as written
 	byFold map[string]*Node // the same in lower case, for host names
@@ -65,8 +103,11 @@ type Service struct {
 	next   *atomic.Uint32   // shared with the same service in earlier and later views
 }
 
-func newService(name string, next *atomic.Uint32) *Service {
-	return &Service{Name: name, next: next, byName: map[string]*Node{}, byFold: map[string]*Node{}}
+func newService(name string, known discovery.Service, next *atomic.Uint32) *Service {
+	return &Service{
+		Name: name, Source: known.Source, Taken: known.Taken, Fault: known.Fault, LeftOut: known.LeftOut,
+		next: next, byName: map[string]*Node{}, byFold: map[string]*Node{},
+	}
 }
 
 func (s *Service) add(n *Node) {
@@ -87,35 +128,65 @@ func (s *Service) Node(name string) *Node { return s.byName[name] }
 func (s *Service) NodeByHost(label string) *Node { return s.byFold[label] }
 
 // RoundRobin picks the next node that has the port and is not in tried, each
-// as often as its weight says; nil when there is none.
+// as often as its weight says; nil when there is none. Nodes that fail are left
+// out unless all do.
 func (s *Service) RoundRobin(port string, tried []*Node) *Node {
 	if len(s.order) == 0 {
 		return nil
 	}
-	start := s.turn(len(s.order))
-	for i := range s.order {
-		if n := s.order[(start+i)%len(s.order)]; usable(n, port, tried) {
-			return n
+	start, now := s.turn(len(s.order)), time.Now()
+	for _, grade := range []grade{well, open} {
+		for i := range s.order {
+			if n := s.order[(start+i)%len(s.order)]; n.grade(now) >= grade && usable(n, port, tried) {
+				return n
+			}
 		}
 	}
 	return nil
 }
 
 // LeastConnections picks the node with the fewest leases for its weight, in
-// turn among equals; nil when there is none.
+// turn among equals; nil when there is none. Nodes that fail are left out
+// unless all do.
 func (s *Service) LeastConnections(port string, tried []*Node) *Node {
 	if len(s.nodes) == 0 {
 		return nil
 	}
+	start, now := s.turn(len(s.nodes)), time.Now()
 	var best *Node
-	start := s.turn(len(s.nodes))
 	for i := range s.nodes {
 		n := s.nodes[(start+i)%len(s.nodes)]
-		if usable(n, port, tried) && (best == nil || n.load() < best.load()) {
+		if n.grade(now) > closed && usable(n, port, tried) && (best == nil || n.better(best, now)) {
 			best = n
 		}
 	}
 	return best
+}
+
+// A grade is how much a balanced route likes a node.
+type grade int
+
+const (
+	closed grade = iota // gets nothing new
+	open                // fails its check, or requests found it unreachable
+	well
+)
+
+func (n *Node) grade(now time.Time) grade {
+	switch {
+	case n.Closed():
+		return closed
+	case n.Failing(), !n.state.health.ejected(now).IsZero():
+		return open
+	}
+	return well
+}
+
+func (n *Node) better(than *Node, now time.Time) bool {
+	if a, b := n.grade(now), than.grade(now); a != b {
+		return a > b
+	}
+	return n.load() < than.load()
 }
 
 // turn is where the next search among n begins.

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"singlegate/discovery"
 )
@@ -23,15 +22,21 @@ type Key struct{ Service, ID string }
 
 // Changes is what one snapshot brought, in a stable order.
 type Changes struct {
-	Added, Removed, Moved []Key // Moved: same node, another address or port
+	Added, Removed []Key
+	Moved          []Key // same node, another address or port
+	Status         []StatusChange
+}
+
+// A StatusChange is a node of which its source now says something else.
+type StatusChange struct {
+	Key
+	From, To discovery.Status
 }
 
 // A View is everything known of the services at one moment. It is immutable
 // and shared between goroutines.
 type View struct {
-	Services map[string]*Service
-	Source   string    // where the snapshot came from
-	Taken    time.Time // when its source knew it
+	Services map[string]*Service // of a service that is missing nothing is known
 }
 
 // Set holds the nodes of every service. Its methods are safe for concurrent use.
@@ -46,7 +51,12 @@ type Set struct {
 }
 
 // state is what outlives a snapshot.
-type state struct{ active atomic.Int64 }
+type state struct {
+	active   atomic.Int64
+	draining atomic.Bool
+	health   health
+	checked  checked
+}
 
 // A Dialer opens connections to nodes; *net.Dialer is one.
 type Dialer interface {
@@ -70,17 +80,17 @@ func New(dialer Dialer) *Set {
 func (s *Set) Apply(snap discovery.Snapshot) (*View, Changes) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	view := &View{Services: make(map[string]*Service, len(snap.Services)), Source: snap.Source, Taken: snap.Taken}
+	view := &View{Services: make(map[string]*Service, len(snap.Services))}
 	next := make(map[Key]discovery.Node)
 	states := make(map[Key]*state)
 	turns := make(map[string]*atomic.Uint32)
-	for name, nodes := range snap.Services {
+	for name, known := range snap.Services {
 		turns[name] = s.turns[name]
 		if turns[name] == nil {
 			turns[name] = &atomic.Uint32{}
 		}
-		svc := newService(name, turns[name])
-		for _, n := range nodes {
+		svc := newService(name, known, turns[name])
+		for _, n := range known.Nodes {
 			key := Key{name, n.ID}
 			st := s.states[key]
 			if st == nil {
@@ -92,9 +102,27 @@ func (s *Set) Apply(snap discovery.Snapshot) (*View, Changes) {
 		svc.order = weightedOrder(svc.nodes)
 		view.Services[name] = svc
 	}
+	for key, st := range s.states {
+		if states[key] == nil && st.active.Load() > 0 {
+			states[key] = st // its tunnels live on, and count when it comes back
+		}
+	}
 	changes := diff(s.nodes, next)
 	s.nodes, s.states, s.turns = next, states, turns
 	return view, changes
+}
+
+// Drain marks a node so that it gets nothing new, or ends that. It reports
+// whether there is such a node. The mark survives snapshots for as long as the
+// node is in them.
+func (s *Set) Drain(key Key, draining bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.states[key]
+	if st != nil {
+		st.draining.Store(draining)
+	}
+	return st != nil
 }
 
 // Close drops idle connections to nodes.
@@ -110,6 +138,9 @@ func diff(before, after map[Key]discovery.Node) Changes {
 		case !sameAddress(old, n):
 			c.Moved = append(c.Moved, k)
 		}
+		if known && old.Status != n.Status {
+			c.Status = append(c.Status, StatusChange{k, old.Status, n.Status})
+		}
 	}
 	for k := range before {
 		if _, still := after[k]; !still {
@@ -117,12 +148,17 @@ func diff(before, after map[Key]discovery.Node) Changes {
 		}
 	}
 	for _, keys := range [][]Key{c.Added, c.Removed, c.Moved} {
-		slices.SortFunc(keys, func(a, b Key) int {
-			return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.ID, b.ID))
-		})
+		slices.SortFunc(keys, Key.compare)
 	}
+	slices.SortFunc(c.Status, func(a, b StatusChange) int { return a.Key.compare(b.Key) })
 	return c
 }
+
+func (k Key) compare(other Key) int {
+	return cmp.Or(cmp.Compare(k.Service, other.Service), cmp.Compare(k.ID, other.ID))
+}
+
+func (k Key) String() string { return k.Service + "/" + k.ID }
 
 func sameAddress(a, b discovery.Node) bool {
 	if a.Address != b.Address || len(a.Ports) != len(b.Ports) {

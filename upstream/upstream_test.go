@@ -60,7 +60,7 @@ func node(id string, weight int) discovery.Node {
 }
 
 func snapshot(service string, nodes ...discovery.Node) discovery.Snapshot {
-	return discovery.Snapshot{Services: map[string][]discovery.Node{service: nodes}, Source: "test"}
+	return discovery.Static{Services: map[string][]discovery.Node{service: nodes}}.Snapshot()
 }
 
 func viewOf(nodes ...discovery.Node) *Service {
@@ -294,7 +294,7 @@ func TestChangesOfSnapshots(t *testing.T) {
 		if strings.Join(got, " ") != s.want {
 			t.Errorf("step %d: %v, want %s", i, got, s.want)
 		}
-		if view.Source != "test" || len(view.Services["s"].Nodes()) != len(s.nodes) {
+		if view.Services["s"].Source != "file" || len(view.Services["s"].Nodes()) != len(s.nodes) {
 			t.Errorf("step %d: view %+v", i, view)
 		}
 	}

@@ -7,19 +7,16 @@ import (
 	"net/http"
 	"strings"
 	"time"
-
-	"singlegate/internal/config"
 )
 
 type healthCommand struct {
-	Admin  string `placeholder:"HOST:PORT" help:"The gateway's admin address (default: that of --config, else 127.0.0.1:9180)."`
-	Config string `placeholder:"FILE" help:"Take the admin address from this config file."`
-	Ready  bool   `help:"Ask for readiness (may clients be sent here?) instead of health."`
+	adminFlags
+	Ready bool `help:"Ask for readiness (may clients be sent here?) instead of health."`
 }
 
 // Run succeeds when the gateway answers 200.
 func (c *healthCommand) Run(s streams) error {
-	address, err := c.address()
+	address, err := c.address(english())
 	if err != nil {
 		return err
 	}
@@ -46,21 +43,4 @@ func (c *healthCommand) Run(s streams) error {
 	}
 	fmt.Fprint(s.out, string(body))
 	return nil
-}
-
-func (c *healthCommand) address() (string, error) {
-	switch {
-	case c.Admin != "":
-		return c.Admin, nil
-	case c.Config == "":
-		return "127.0.0.1:9180", nil
-	}
-	file, err := config.Load(c.Config)
-	if err != nil {
-		return "", err
-	}
-	if file.Admin.Address == "" {
-		return "", fmt.Errorf("%s has no admin address", c.Config)
-	}
-	return file.Admin.Address, nil
 }

@@ -5,13 +5,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 
 	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
 
 	"singlegate/certs"
-	"singlegate/discovery"
 	"singlegate/gateway"
 	"singlegate/gateway/admin"
 	"singlegate/internal/config"
@@ -39,10 +37,12 @@ func openSite(file *config.File, store *certs.Store, log zerolog.Logger) (*site,
 		TLS:         store.TLSConfig(),
 		Upstream:    upstream.New(s.fds),
 		Descriptors: s.fds,
+		Unknown:     s.nodes.unknown,
 	})
 	if err != nil {
 		return nil, err
 	}
+	s.nodes.log, s.nodes.publish = log, s.server.Publish
 	if file.Admin.Address != "" {
 		if s.admin, err = admin.Start(file.Admin.Address, s.server); err != nil {
 			err = fmt.Errorf("admin address: %w", err)
@@ -60,14 +60,12 @@ func openSite(file *config.File, store *certs.Store, log zerolog.Logger) (*site,
 
 // apply puts a config and its nodes in force.
 func (s *site) apply(file *config.File) error {
-	source := discovery.Static{Services: file.Nodes}
-	snap := source.Snapshot()
+	snap := s.nodes.known(file)
 	if err := s.server.Apply(file.Gateway, &snap); err != nil {
 		return err
 	}
 	s.file = file
-	s.nodes.follow(source, s.server.Publish)
-	return nil
+	return s.nodes.follow(file)
 }
 
 // reload takes a new config, or says why not and lets the old one go on.
@@ -109,6 +107,9 @@ func (s *site) announce() {
 			s.log.Info().Str("route", r.Host+p).Str("to", describeAction(r)).Strs("listeners", r.Listeners).Msg("route")
 		}
 	}
+	for _, p := range s.file.Gateway.NodePorts {
+		s.log.Info().Str("kind", p.Kind).Bool("tls", p.TLS).Str("to", "service "+p.Service).Msg("one port per node")
+	}
 	s.log.Info().Str("version", version).Int("tunnels_possible", s.fds.Tunnels()).Msgf("ready: %s", summary(s.file))
 }
 
@@ -132,26 +133,6 @@ func (s *site) close(ctx context.Context) {
 	s.server.Shutdown(ctx)
 	if s.admin != nil {
 		s.admin.Close()
-	}
-}
-
-// A feed runs the source of nodes that is in force.
-type feed struct {
-	cancel context.CancelFunc
-	group  sync.WaitGroup
-}
-
-func (f *feed) follow(source discovery.Source, publish func(discovery.Snapshot)) {
-	f.stop()
-	ctx, cancel := context.WithCancel(context.Background())
-	f.cancel = cancel
-	f.group.Go(func() { source.Run(ctx, publish) })
-}
-
-func (f *feed) stop() {
-	if f.cancel != nil {
-		f.cancel()
-		f.group.Wait()
 	}
 }
 

@@ -30,6 +30,11 @@ type File struct {
 	Nodes   map[string][]discovery.Node // services written in the file, their nodes in its order
 	Admin   Admin
 	Logs    Logs
+
+	Consul         *discovery.ConsulConfig // nil: the environment says where Consul is, if anything does
+	ConsulServices []discovery.ConsulService
+	DNSServices    []discovery.DNSService
+	Cache          string // the file that keeps the last snapshot; "": none does
 }
 
 // Admin is the listener for metrics, health and nodes.
@@ -97,23 +102,36 @@ func (d *decoder) decodeFile(root value) *File {
 	g := &f.Gateway
 	read(o, "public", &g.Public, d.public)
 	read(o, "admin", &f.Admin, d.admin)
-	ls := d.listenersOf(o, f.Admin)
-	if certain := read(o, "tls", &f.Certs, d.tls) || !o.has("tls"); certain && len(f.Certs.Certificates) == 0 {
-		d.checkTLS(ls.list)
-	}
-	ss := d.servicesOf(o)
-	read(o, "trusted_proxies", &g.TrustedProxies, listOf(d, d.prefix))
 	waits := gateway.DefaultTimeouts()
 	read(o, "timeouts", &waits, d.timeouts(waits))
+	ls := d.listenersOf(o, f.Admin, waits)
+	certain := read(o, "tls", &f.Certs, d.tls) || !o.has("tls")
+	ss := d.servicesOf(o)
+	var w where
+	if read(o, "discovery", &w, d.discovery) || !o.has("discovery") {
+		d.checkConsul(w, ss)
+	}
+	f.Consul, f.Cache = w.consul, w.cache
+	d.checkListenerServices(ls, ss)
+	read(o, "trusted_proxies", &g.TrustedProxies, listOf(d, d.prefix))
 	read(o, "limits", &g.Limits, d.limits)
 	read(o, "shutdown", &g.Shutdown, d.shutdown)
 	read(o, "logs", &f.Logs, d.logs(&g.Redact))
-	rs := d.routesOf(o, routeContext{listeners: ls, services: ss, timeouts: waits})
+	ctx := routeContext{listeners: ls, services: ss, timeouts: waits}
+	ports := d.nodePortsOf(o, ctx)
+	d.checkPorts(ports, ls, ss, f.Admin)
+	rs := d.routesOf(o, ctx)
 	o.done()
+	if certain && len(f.Certs.Certificates) == 0 {
+		d.checkTLS(ls.list)
+		d.checkPortTLS(ports)
+	}
 
 	g.Listeners = ls.configs()
 	g.Services = ss.refs()
 	f.Nodes = ss.nodes()
+	f.ConsulServices, f.DNSServices = ss.elsewhere()
 	g.Routes = configsOf(rs)
+	g.NodePorts = nodePortConfigs(ports)
 	return f
 }

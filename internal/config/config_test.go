@@ -82,10 +82,10 @@ func goodFile() *File {
 				},
 			},
 			Services: []gateway.ServiceRef{
-				{At: "singlegate.yaml:13:3", Name: "app", Ports: []string{""}},
-				{At: "singlegate.yaml:14:3", Name: "xmpp", Ports: []string{"", "bosh", "tcp"}},
-				{At: "singlegate.yaml:19:3", Name: "im", Ports: []string{"ws"}},
-				{At: "singlegate.yaml:20:3", Name: "im-copy", Ports: []string{"ws"}},
+				{At: "singlegate.yaml:13:3", Name: "app", Ports: []string{""}, Tunnels: gateway.DefaultTunnelPolicy()},
+				{At: "singlegate.yaml:14:3", Name: "xmpp", Ports: []string{"", "bosh", "tcp"}, Tunnels: gateway.DefaultTunnelPolicy()},
+				{At: "singlegate.yaml:19:3", Name: "im", Ports: []string{"ws"}, Tunnels: gateway.DefaultTunnelPolicy()},
+				{At: "singlegate.yaml:20:3", Name: "im-copy", Ports: []string{"ws"}, Tunnels: gateway.DefaultTunnelPolicy()},
 			},
 			TrustedProxies: []netip.Prefix{
 				netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("2001:db8::/32"),
@@ -360,7 +360,7 @@ func TestErrorsAreBounded(t *testing.T) {
 	}
 }
 
-const known = `"public", "admin", "listeners", "tls", "services", "trusted_proxies", "timeouts", "limits", "shutdown", "logs", "routes"`
+const known = `"public", "admin", "timeouts", "listeners", "tls", "services", "discovery", "trusted_proxies", "limits", "shutdown", "logs", "node_ports", "routes"`
 
 // A long wrong value, whatever it holds, is one short line in an error.
 func TestErrorsShowLittle(t *testing.T) {

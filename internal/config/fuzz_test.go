@@ -15,7 +15,7 @@ func FuzzParse(f *testing.F) {
 	if err != nil || len(names) == 0 {
 		f.Fatalf("no seeds: %v", err)
 	}
-	for _, name := range append(names, "testdata/good.yaml") {
+	for _, name := range append(names, "testdata/good.yaml", "testdata/ports.yaml") {
 		f.Add(readFile(f, name))
 	}
 	f.Add([]byte("a: &a [*a]\nb: *a"))

@@ -14,6 +14,9 @@ type listener struct {
 	socket socket
 
 	addressAt, tlsAt pos
+
+	o             *object // nil: it could not be read
+	service, port text    // of a TCP listener
 }
 
 // listeners are those of the file.
@@ -23,24 +26,24 @@ type listeners struct {
 }
 
 // listenersOf decodes the listeners and checks them against each other and the
-// admin listener.
-func (d *decoder) listenersOf(o *object, admin Admin) listeners {
+// admin listener. TCP listeners take the waits that they do not set from waits.
+func (d *decoder) listenersOf(o *object, admin Admin, waits gateway.Timeouts) listeners {
 	errs := len(d.errs)
 	var ls listeners
-	require(o, "listeners", &ls.list, filled(d, d.listener))
+	require(o, "listeners", &ls.list, filled(d, func(v value) (listener, bool) { return d.listener(v, waits) }))
 	d.checkNames(ls.list)
 	d.checkSockets(ls.list, o, admin)
 	ls.broken = len(d.errs) > errs
 	return ls
 }
 
-func (d *decoder) listener(v value) (listener, bool) {
+func (d *decoder) listener(v value, waits gateway.Timeouts) (listener, bool) {
 	var l listener
 	o, ok := d.object(v, "a listener")
 	if !ok {
 		return l, true // its neighbours are checked all the same
 	}
-	l.At = d.place(v.at)
+	l.o, l.At = o, d.place(v.at)
 	var address text
 	require(o, "address", &address, d.address(&l.socket))
 	l.Address, l.addressAt, l.name = address.value, address.at, address
@@ -50,6 +53,7 @@ func (d *decoder) listener(v value) (listener, bool) {
 		l.tlsAt = o.byKey["tls"].value.at
 	}
 	read(o, "public", &l.Public, d.public)
+	d.listenerService(o, &l, waits)
 	o.done()
 	return l, true
 }

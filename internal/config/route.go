@@ -62,7 +62,7 @@ func (d *decoder) route(v value, ctx routeContext) (*route, bool) {
 	d.checkAction(r)
 	d.checkPinned(r)
 	d.checkListeners(r, ctx.listeners)
-	d.checkService(r, ctx.services)
+	d.checkService(o, r.service, r.port, ctx.services)
 	return r, true
 }
 
@@ -260,15 +260,19 @@ func (d *decoder) checkListeners(r *route, ls listeners) {
 		byName[l.Name] = l
 	}
 	for _, t := range r.listeners {
-		if _, ok := byName[t.value]; !ok && !ls.broken {
+		l, ok := byName[t.value]
+		switch {
+		case !ok && !ls.broken:
 			d.errorf(t.at, "there is no listener %s%s", t.shown, d.hint(t.value, "the listeners are", ls.names()))
+		case l.Service != "":
+			d.errorf(t.at, "listener %s is a TCP port of service %s and serves no routes", t.shown, l.service.shown)
 		}
 	}
 	if r.Redirect != "https" || r.unsure {
 		return
 	}
 	for _, l := range ls.list {
-		if l.TLS && (len(r.Listeners) == 0 || slices.Contains(r.Listeners, l.Name)) {
+		if l.TLS && l.Service == "" && (len(r.Listeners) == 0 || slices.Contains(r.Listeners, l.Name)) {
 			d.errorf(r.o.keyAt(actRedirect), "redirect: on the TLS listener %s https leads back to this route; name the plain ones under listeners", l.name.shown)
 			return
 		}
@@ -276,24 +280,25 @@ func (d *decoder) checkListeners(r *route, ls listeners) {
 }
 
 // checkService reports a service that is not there, and a port that its nodes
-// do not have.
-func (d *decoder) checkService(r *route, ss services) {
-	if r.Service == "" || ss.broken {
+// do not have; o is what names them.
+func (d *decoder) checkService(o *object, service, port text, ss services) {
+	if service.value == "" || ss.broken {
 		return
 	}
-	s := ss.byName[r.Service]
+	s := ss.byName[service.value]
 	switch {
 	case s == nil:
-		d.errorf(r.service.at, "there is no service %s%s", r.service.shown, d.hint(r.Service, "the services are", ss.names()))
+		d.errorf(service.at, "there is no service %s%s", service.shown, d.hint(service.value, "the services are", ss.names()))
 	case s.broken:
-	case r.Port == "" && s.shared && !r.o.has("port"):
-		d.errorf(r.service.at, "the nodes of service %s have several ports; add port: and one of %s",
-			r.service.shown, enumerate(namesOf(s.ref.Ports)))
-	case r.Port != "" && slices.Equal(s.ref.Ports, []string{""}):
-		d.errorf(r.port.at, "the nodes of service %s have one port without a name; leave port away", r.service.shown)
-	case r.Port != "" && !slices.Contains(s.ref.Ports, r.Port):
-		d.errorf(r.port.at, "no node of service %s has a port %s%s",
-			r.service.shown, r.port.shown, d.hint(r.Port, "they have", namesOf(s.ref.Ports)))
+	case s.shared && !o.has("port"):
+		d.errorf(service.at, "the nodes of service %s have several ports; add port: and one of %s",
+			service.shown, enumerate(namesOf(s.ref.Ports)))
+	case port.value == "":
+	case slices.Equal(s.ref.Ports, []string{""}):
+		d.errorf(port.at, "the nodes of service %s have one port without a name; leave port away", service.shown)
+	case !slices.Contains(s.ref.Ports, port.value):
+		d.errorf(port.at, "no node of service %s has a port %s%s",
+			service.shown, port.shown, d.hint(port.value, "they have", namesOf(s.ref.Ports)))
 	}
 }
 

@@ -16,6 +16,11 @@ type service struct {
 	nodes  []discovery.Node
 	shared bool // some node has several ports
 	broken bool // its nodes could not all be read, so their ports are not all known
+
+	fileOnly bool // all its nodes stand in the file
+	at       pos
+	consul   *discovery.ConsulService // nil: not from there
+	dns      *discovery.DNSService
 }
 
 // services are those of the file, in its order.
@@ -42,17 +47,29 @@ func (d *decoder) servicesOf(o *object) services {
 }
 
 func (d *decoder) service(f *field) *service {
-	s := &service{ref: gateway.ServiceRef{At: d.place(f.at), Name: f.key}}
+	s := &service{at: f.at, ref: gateway.ServiceRef{At: d.place(f.at), Name: f.key, Tunnels: gateway.DefaultTunnelPolicy()}}
 	errs := len(d.errs)
 	if problem := checkName(f.key); problem != "" {
 		d.errorf(f.at, "service %s: %s", quote(f.key), problem)
 	}
-	if o, ok := d.object(f.value, "service "+quote(f.key)); ok {
-		require(o, "nodes", &s.nodes, d.nodes)
-		o.done()
+	o, ok := d.object(f.value, "service "+quote(f.key))
+	if ok {
+		s.fileOnly = !o.has("consul") && !o.has("dns")
+		if s.fileOnly {
+			require(o, "nodes", &s.nodes, d.nodes)
+		} else {
+			read(o, "nodes", &s.nodes, d.nodes)
+		}
+		d.elsewhere(o, s)
 	}
 	s.broken = len(d.errs) > errs
-	s.ref.Ports, s.shared = portsOf(s.nodes)
+	if ok {
+		read(o, "tunnels", &s.ref.Tunnels, d.tunnels)
+		read(o, "check", &s.ref.Check, d.check)
+		o.done()
+	}
+	s.ref.Ports, s.shared = s.portNames()
+	d.checkCheckPort(s)
 	return s
 }
 
@@ -209,6 +226,19 @@ func checkName(s string) string {
 	return ""
 }
 
+// elsewhere gives the services whose nodes come from Consul, and from DNS.
+func (ss services) elsewhere() (consul []discovery.ConsulService, dns []discovery.DNSService) {
+	for _, s := range ss.list {
+		if s.consul != nil {
+			consul = append(consul, *s.consul)
+		}
+		if s.dns != nil {
+			dns = append(dns, *s.dns)
+		}
+	}
+	return consul, dns
+}
+
 func (ss services) refs() []gateway.ServiceRef {
 	var refs []gateway.ServiceRef
 	for _, s := range ss.list {
@@ -220,7 +250,9 @@ func (ss services) refs() []gateway.ServiceRef {
 func (ss services) nodes() map[string][]discovery.Node {
 	nodes := map[string][]discovery.Node{}
 	for _, s := range ss.list {
-		nodes[s.ref.Name] = s.nodes
+		if s.fileOnly || len(s.nodes) > 0 {
+			nodes[s.ref.Name] = s.nodes
+		}
 	}
 	return nodes
 }

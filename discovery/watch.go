@@ -1,0 +1,84 @@
+package discovery
+
+import (
+	"context"
+	"time"
+)
+
+// A view is what a watch believes now.
+type view struct {
+	instances
+	known bool
+	taken time.Time
+	fault string
+}
+
+type update struct {
+	name string // Consul's
+	view view
+}
+
+// A watch follows one Consul service by blocking queries.
+type watch struct {
+	name   string
+	client *consulClient
+	timing timing
+	belief belief
+}
+
+// run sends what is believed after every query, until ctx ends.
+func (w *watch) run(ctx context.Context, updates chan<- update) {
+	retry := backoff{least: w.timing.leastPause, most: w.timing.mostPause}
+	pace := pace{step: 10 * time.Millisecond, burst: 100}
+	q := w.query(0)
+	for ctx.Err() == nil {
+		a, err := w.client.health(ctx, w.name, q)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			w.belief.failed(w.client.explain(err, w.name))
+		} else {
+			w.belief.answered(a, time.Now())
+		}
+		b := &w.belief
+		select {
+		case updates <- update{w.name, view{b.instances, b.known, b.taken, b.fault}}:
+		case <-ctx.Done():
+			return
+		}
+		if b.failing() {
+			pause(ctx, retry.next(), w.client.token.changed)
+			q = w.query(0)
+			continue
+		}
+		retry.reset()
+		if d := pace.wait(time.Now()); d > 0 {
+			pause(ctx, d, nil)
+		}
+		q = w.query(next(q.index, a.index))
+	}
+}
+
+// next is the index to wait on. One that goes down means that Consul's state is
+// another one now: waiting on the old one would miss what happens meanwhile. An
+// index of 0 would not wait at all.
+func next(asked, answered uint64) uint64 {
+	if answered < asked {
+		return 0
+	}
+	return max(answered, 1)
+}
+
+// query is what to ask next, waiting for news after the index. An unsure belief
+// asks again before long, the leader itself where an empty list is in question.
+func (w *watch) query(index uint64) query {
+	q := query{index: index, wait: jittered(w.timing.wait)}
+	switch {
+	case !w.belief.empty.IsZero():
+		q.wait, q.consistent = w.timing.confirm, true
+	case w.belief.unsure():
+		q.wait = min(q.wait, w.timing.recheck)
+	}
+	return q
+}

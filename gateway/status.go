@@ -1,0 +1,148 @@
+package gateway
+
+import (
+	"cmp"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"singlegate/discovery"
+	"singlegate/upstream"
+)
+
+// A ServiceStatus is what the gateway knows of a service, for operators.
+type ServiceStatus struct {
+	Name    string              `json:"name"`
+	Known   bool                `json:"known"` // whether anything is known of its nodes
+	Source  string              `json:"source,omitempty"`
+	Taken   time.Time           `json:"taken"`           // when its source last confirmed it
+	Fault   string              `json:"fault,omitempty"` // why it is not fresher
+	Nodes   []NodeStatus        `json:"nodes"`
+	LeftOut []discovery.LeftOut `json:"left_out,omitempty"`
+}
+
+// A NodeStatus is what the gateway knows of a node, for operators.
+type NodeStatus struct {
+	ID           string            `json:"id"`
+	Names        []string          `json:"names,omitempty"`
+	Address      string            `json:"address"`
+	Ports        map[string]uint16 `json:"ports"`
+	Meta         map[string]string `json:"meta,omitempty"`
+	Origin       string            `json:"origin"`
+	Status       discovery.Status  `json:"status"`
+	EjectedUntil time.Time         `json:"ejected_until,omitzero"` // balanced routes leave it out
+	Draining     bool              `json:"draining"`               // by the operator
+	Tunnels      int               `json:"tunnels"`
+	EntryPoints  []string          `json:"entry_points"` // public URLs that lead to it
+}
+
+// Services tells of every service of the config and of the snapshot, by name.
+func (s *Server) Services() []ServiceStatus {
+	st := s.state.Load()
+	entries := s.Entries()
+	names := map[string]bool{}
+	for _, ref := range st.cfg.Services {
+		names[ref.Name] = true
+	}
+	if st.table.view != nil {
+		for name := range st.table.view.Services {
+			names[name] = true
+		}
+	}
+	list := make([]ServiceStatus, 0, len(names))
+	for name := range names {
+		list = append(list, s.serviceStatus(name, st, entries))
+	}
+	slices.SortFunc(list, func(a, b ServiceStatus) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}
+
+func (s *Server) serviceStatus(name string, st *state, entries []Entry) ServiceStatus {
+	status := ServiceStatus{Name: name, Nodes: []NodeStatus{}}
+	svc := st.table.service(name)
+	if svc == nil {
+		status.Fault = strings.TrimPrefix(s.why(name), ": ")
+		return status
+	}
+	status.Known, status.Source, status.Taken, status.Fault, status.LeftOut = true, svc.Source, svc.Taken, svc.Fault, svc.LeftOut
+	for _, n := range nodesByID(svc) {
+		status.Nodes = append(status.Nodes, NodeStatus{
+			ID: n.ID, Names: n.Names, Address: n.Address, Ports: n.Ports, Meta: n.Meta, Origin: n.Origin, Status: n.Standing(),
+			EjectedUntil: n.Ejected(), Draining: n.Draining(), Tunnels: s.tunnels.countOf(n.Key()),
+			EntryPoints: entryPoints(n, st, entries),
+		})
+	}
+	return status
+}
+
+// PortFaults are the node ports that are wanted and not open, and why.
+func (s *Server) PortFaults() []PortFault {
+	s.control.Lock()
+	defer s.control.Unlock()
+	return slices.Clone(s.faults)
+}
+
+// entryPoints are the public URLs that lead to just this node.
+func entryPoints(n *upstream.Node, st *state, entries []Entry) []string {
+	var urls []string
+	for _, e := range entries {
+		if e.implied != nil {
+			if e.implied.node == n.ID && e.implied.route.Service == n.Service {
+				urls = append(urls, e.scheme(e.implied.tcp)+"://"+e.hostPort(""))
+			}
+			continue
+		}
+		for _, r := range st.table.routes {
+			if r.Service == n.Service && r.pinned() && (r.takes(e.Name, true) || r.takes(e.Name, false)) {
+				urls = append(urls, r.entryPoint(e, n))
+			}
+		}
+	}
+	return urls
+}
+
+// entryPoint is the URL of a pinned route for a node.
+func (r *route) entryPoint(e Entry, n *upstream.Node) string {
+	name := n.ID
+	if len(n.Names) > 0 {
+		name = n.Names[0]
+	}
+	host := strings.ReplaceAll(r.Host, nodeVariable, strings.ToLower(name))
+	scheme := e.scheme(false)
+	if r.Accept == AcceptHTTP {
+		scheme = strings.Replace(scheme, "ws", "http", 1)
+	}
+	return scheme + "://" + e.hostPort(host) + strings.TrimSuffix(r.path.of(name), "/")
+}
+
+// scheme is that of URLs for WebSockets, or of TCP ports.
+func (e Entry) scheme(tcp bool) string {
+	switch {
+	case tcp && e.TLS:
+		return "tls"
+	case tcp:
+		return "tcp"
+	case e.TLS:
+		return "wss"
+	}
+	return "ws"
+}
+
+// hostPort is how clients name the entry; host overrides its own host.
+func (e Entry) hostPort(host string) string {
+	bound, _, _ := net.SplitHostPort(e.Address.String())
+	if ip := net.ParseIP(bound); ip != nil && ip.IsUnspecified() {
+		bound = "localhost"
+	}
+	host = cmp.Or(host, e.Public.Host, bound)
+	port := e.Public.Port
+	if e.implied == nil && (e.TLS && port == 443 || !e.TLS && port == 80) {
+		if strings.Contains(host, ":") {
+			return "[" + host + "]"
+		}
+		return host
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(port)))
+}

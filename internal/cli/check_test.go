@@ -1,0 +1,89 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rs/zerolog"
+
+	"singlegate/internal/standin"
+)
+
+// The whole way of check --live: without a gateway, with one, in both languages
+// and in JSON.
+func TestCheckLive(t *testing.T) {
+	t.Setenv("LC_ALL", "C")
+	n, err := standin.Start(standin.Options{ID: "node1", System: standin.Chat})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Close() })
+	path := filepath.Join(t.TempDir(), "gateway.yaml")
+	text := fmt.Sprintf(`
+listeners: [{name: plain, address: "%s"}]
+admin: {address: "%s"}
+services: {chat: {nodes: {node1: "%s"}}}
+routes: [{path: "/ws/{node}", service: chat, rewrite: /}]
+`, freeAddress(t), freeAddress(t), n.Addr())
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check := func(code int, args ...string) string {
+		t.Helper()
+		var out, errs bytes.Buffer
+		if got := Main(append([]string{"check", "--config", path}, args...), &out, &errs); got != code {
+			t.Errorf("%v: exit code %d, want %d\n%s%s", args, got, code, out.String(), errs.String())
+		}
+		return out.String() + errs.String()
+	}
+	has := func(text string, parts ...string) {
+		t.Helper()
+		for _, p := range parts {
+			if !strings.Contains(text, p) {
+				t.Errorf("no %q in\n%s", p, text)
+			}
+		}
+	}
+	has(check(2, "--json"), "--live")
+	has(check(1, "--live", "--ca", "none.pem"), "none.pem")
+	has(check(1, "--live", "--connect", ":1"), "--connect")
+	has(check(1, "--live"), "not running", "1 ok, 2 failed")
+
+	file, store, err := load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	site, err := openSite(file, store, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		site.close(ctx)
+	})
+	has(check(0, "--live"), "running and ready", "101, open", "4 ok, 0 failed")
+	var report struct{ OK bool }
+	if err := json.Unmarshal([]byte(check(0, "--live", "--json")), &report); err != nil || !report.OK {
+		t.Errorf("the JSON is not that of a site that is well: %v", err)
+	}
+	t.Setenv("LC_ALL", "zh_CN.UTF-8")
+	has(check(0, "--live"), "正常 4 项")
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
