@@ -4,8 +4,8 @@
 // reloads under live tunnels.
 //
 // It has tests only, and may import internal/standin for nodes to put behind the
-// gateway, but nothing of the gateway: what it tests is the binary, which it
-// builds once. setup.sh gets the programs that it needs beside Go; a test that
+// gateway and internal/consultest for Consul, but nothing of the gateway: what it
+// tests is the binary, which it builds once. setup.sh gets the programs that it needs beside Go; a test that
 // lacks one is skipped, or fails with CI=true.
 package e2e
 

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Gets what the end-to-end tests need and this machine lacks: Chromium, Node.js,
-# OpenSSL, curl, two fonts, and the two Node modules of package.json. It is quick
-# when everything is there. What cannot be had is named, and its tests skip; with
-# CI=true that is a failure.
+# OpenSSL, curl, two fonts, the two Node modules of package.json, and a Consul,
+# which takes minutes to build the first time. It is quick when everything is
+# there. What cannot be had is named, and its tests skip; with CI=true that is a
+# failure.
 set -u
 cd "$(dirname "$0")" || exit 1
 
@@ -79,6 +80,11 @@ elif [ "$(node -p 'parseInt(process.versions.node)')" -lt 20 ]; then
 elif ! install_modules; then
 	lacks "the Node modules ws and playwright-core are missing: the tests with JavaScript clients skip"
 fi
+
+# Consul, of the version in internal/realconsul: built once and kept in the user's
+# cache folder, where the tests look for it. SINGLEGATE_CONSUL names another one.
+quietly env CI=true "${GO:-go}" test -count=1 -timeout 15m -run '^TestBinary$' ../consultest ||
+	lacks "Consul could not be built: the tests with Consul skip"
 
 if [ "$missing" -ne 0 ]; then
 	[ "${CI:-}" != true ] || exit 1
