@@ -117,7 +117,7 @@ func (b *belief) nothing(a answer, now time.Time) {
 		b.lost, b.doubt, b.back, b.empty = true, true, now, time.Time{}
 		return
 	case had > 0 && a.index == b.index:
-		b.fault = fmt.Sprintf("Consul lists no instance although nothing has changed (its index is still %d); the %d known before are kept", a.index, had)
+		b.fault = fmt.Sprintf("Consul lists no instance at the index (%d) at which it listed some, as after a restart without its state; the %d known before are kept", a.index, had)
 		b.doubt, b.back, b.empty = true, now, time.Time{}
 		return
 	case b.doubt && now.Sub(b.back) < b.settle:

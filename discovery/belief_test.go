@@ -67,8 +67,8 @@ func TestBelief(t *testing.T) {
 		}},
 		{"empty at the same index", []step{
 			{index: 5, ids: "a", want: "a"},
-			{index: 5, want: "a", says: "although nothing has changed", aged: true, doubt: true},
-			{at: time.Hour, index: 5, consistent: true, want: "a", says: "although nothing has changed", aged: true, doubt: true},
+			{index: 5, want: "a", says: "at which it listed some", aged: true, doubt: true},
+			{at: time.Hour, index: 5, consistent: true, want: "a", says: "at which it listed some", aged: true, doubt: true},
 		}},
 		{"state lost is never believed empty", []step{
 			{index: 42, ids: "a b", want: "a b"},

@@ -166,12 +166,18 @@ func collision(w wanted, list []wanted) string {
 func sameSocket(a, b string) bool {
 	hostA, portA, _ := net.SplitHostPort(a)
 	hostB, portB, _ := net.SplitHostPort(b)
-	return portA == portB && portA != "0" && (hostA == hostB || everyHost(hostA) || everyHost(hostB))
+	return portA == portB && portA != "0" && (hostA == hostB || covers(hostA, hostB) || covers(hostB, hostA))
 }
 
-func everyHost(host string) bool {
+// covers tells whether a socket at one host takes what another wants: every
+// address, or every IPv4 one.
+func covers(host, other string) bool {
 	ip := net.ParseIP(host)
-	return host == "" || ip != nil && ip.IsUnspecified()
+	if host == "" || ip != nil && ip.Equal(net.IPv6unspecified) {
+		return true
+	}
+	wanted := net.ParseIP(other)
+	return ip != nil && ip.Equal(net.IPv4zero) && (wanted == nil || wanted.To4() != nil)
 }
 
 // portRetry is how long a port that could not be opened waits for the next try.

@@ -283,3 +283,19 @@ func TestNodePortWithoutPort(t *testing.T) {
 		t.Errorf("faults of nodes that are gone: %+v", faults)
 	}
 }
+
+// Which addresses take each other's port.
+func TestSameSocket(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		same bool
+	}{
+		{":80", "10.0.0.1:80", true}, {":80", "[::1]:80", true}, {":80", ":81", false}, {":0", ":0", false},
+		{"0.0.0.0:80", "10.0.0.1:80", true}, {"0.0.0.0:80", "[::1]:80", false}, {"0.0.0.0:80", "host:80", true},
+		{"[::]:80", "10.0.0.1:80", true}, {"[::]:80", "0.0.0.0:80", true}, {"10.0.0.1:80", "10.0.0.2:80", false}, {"a:80", "a:80", true},
+	} {
+		if sameSocket(c.a, c.b) != c.same || sameSocket(c.b, c.a) != c.same {
+			t.Errorf("%s and %s: want %v", c.a, c.b, c.same)
+		}
+	}
+}
