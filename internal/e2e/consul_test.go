@@ -56,7 +56,7 @@ func TestConsulRegisterAndDeregister(t *testing.T) {
 // Consul may be killed and come back, with its state or without: every message
 // of every tunnel arrives, and new connections are served at any moment.
 func TestConsulKilledUnderTunnels(t *testing.T) {
-	const tunnels = 200
+	const tunnels = 500
 	agent := consultest.Start(t, consultest.Options{Data: true})
 	members := []member{startMember(t, "node1"), startMember(t, "node2")}
 	s, d := startConsulSite(t, t.TempDir(), fmt.Sprintf("{consul: %q}", agent.Address), "")
