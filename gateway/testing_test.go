@@ -284,7 +284,8 @@ func readHead(br *bufio.Reader) string {
 	}
 }
 
-// refusedAddr is an address where nothing listens.
+// refusedAddr is an address where nothing listens until the test ends: the port
+// of a connection's own end, which nobody else is given meanwhile.
 func refusedAddr(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -292,7 +293,17 @@ func refusedAddr(t *testing.T) string {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	return l.Addr().String()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	other, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { other.Close() })
+	return c.LocalAddr().String()
 }
 
 // logLines collects what the gateway logs and lets tests wait for a line.
