@@ -23,6 +23,18 @@ type Node struct {
 	Origin  string // where it is declared: "singlegate.yaml:12:5", "consul"
 }
 
+// Port is the node's port by name; the empty name stands for its only one,
+// whatever that is called.
+func (n *Node) Port(name string) (port uint16, ok bool) {
+	port, ok = n.Ports[name]
+	if !ok && name == "" && len(n.Ports) == 1 {
+		for _, port = range n.Ports {
+			ok = true
+		}
+	}
+	return port, ok
+}
+
 // Status is what a node's source says of its health.
 type Status string
 

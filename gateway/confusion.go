@@ -1,6 +1,9 @@
 package gateway
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Warnings tells what in a config works but is easily misunderstood: routes
 // that take a path away from the nodes of a pinned route.
@@ -36,13 +39,5 @@ func (r *route) hidesNode(pinned *route) (name string, hides bool) {
 
 // overlap tells whether two routes share a listener; none named means all.
 func overlap(a, b []string) bool {
-	if len(a) == 0 || len(b) == 0 {
-		return true
-	}
-	for _, name := range a {
-		if nameIn(b, name) {
-			return true
-		}
-	}
-	return false
+	return len(a) == 0 || len(b) == 0 || slices.ContainsFunc(a, func(name string) bool { return slices.Contains(b, name) })
 }

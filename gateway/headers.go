@@ -3,6 +3,7 @@ package gateway
 import (
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -18,7 +19,7 @@ func (r *request) passedFields() []field {
 	for k, v := range r.ctx.Request.Header.AllInOrder() {
 		name := string(k)
 		lower := strings.ToLower(name)
-		if ownHeader(lower) || forgedHeader(lower) || r.untrusted(lower) || nameIn(named, lower) {
+		if ownHeader(lower) || forgedHeader(lower) || r.untrusted(lower) || slices.Contains(named, lower) {
 			continue
 		}
 		fields = append(fields, field{name, string(v)})
@@ -50,15 +51,6 @@ func forgedHeader(lower string) bool {
 // untrusted: the rest of the X-Forwarded family.
 func (r *request) untrusted(lower string) bool {
 	return !r.trusted && strings.HasPrefix(lower, "x-forwarded-")
-}
-
-func nameIn(names []string, lower string) bool {
-	for _, n := range names {
-		if n == lower {
-			return true
-		}
-	}
-	return false
 }
 
 // forwardedFields tell the node about the client. They are made from the peer;
@@ -172,7 +164,7 @@ func answerFields(h http.Header) []field {
 	named := tokensOf(h["Connection"])
 	var fields []field
 	for name, values := range h {
-		if hopHeader(name) || nameIn(named, strings.ToLower(name)) || name == "Content-Length" {
+		if hopHeader(name) || slices.Contains(named, strings.ToLower(name)) || name == "Content-Length" {
 			continue
 		}
 		if !isToken(name) {

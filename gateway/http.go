@@ -44,7 +44,7 @@ func (x *exchange) forward() *problem {
 			lease.Failed()
 		}
 		if !upstream.DialFailed(err) || x.bodyTouched() {
-			return x.problemOf(err)
+			return upstreamProblem(err)
 		}
 		lease.Done()
 		pick.failed(err)
@@ -92,11 +92,6 @@ func (x *exchange) request(addr string, header http.Header) *http.Request {
 var errUnaskedSwitch = errors.New("the node answered 101 to a request that offered no upgrade")
 
 func (x *exchange) bodyTouched() bool { return x.body != nil && x.body.received.Load() > 0 }
-
-// problemOf says what the client is told of a failed exchange.
-func (x *exchange) problemOf(err error) *problem {
-	return upstreamProblem(err)
-}
 
 // nodeFailed tells whether a failure is the node's own: it refused, or was
 // silent in a handshake.

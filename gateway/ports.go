@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"singlegate/discovery"
 	"singlegate/upstream"
 )
 
@@ -88,7 +89,7 @@ func (np *NodePort) listener(n *upstream.Node) (w wanted, reason string) {
 	if _, ok := n.Addr(np.Port); !ok {
 		return w, fmt.Sprintf("the node has no port %q", np.Port)
 	}
-	port, reason := np.Listen.port(n, np.Port)
+	port, reason := np.Listen.PublicPort(&n.Node, np.Port)
 	if reason != "" || port == 0 {
 		return w, reason
 	}
@@ -103,17 +104,18 @@ func (np *NodePort) listener(n *upstream.Node) (w wanted, reason string) {
 	return w, ""
 }
 
-// port is the public port of a node by the rule; 0 without a reason: none.
-func (p PortRule) port(n *upstream.Node, name string) (port int, reason string) {
+// PublicPort is the public port that the rule gives a node, for the node's port
+// of that name. It is 0 without a reason when the rule gives none, and with one
+// when it cannot: the reason says what is wrong with the node.
+func (p PortRule) PublicPort(n *discovery.Node, name string) (port int, reason string) {
 	switch {
 	case p.Map != nil:
 		return int(p.Map[n.ID]), ""
 	case p.Meta != "":
 		return portFromMeta(n.Meta, p.Meta)
 	case p.Same:
-		addr, _ := n.Addr(name)
-		_, text, _ := net.SplitHostPort(addr)
-		return parsePort(text, "its own port")
+		own, _ := n.Port(name)
+		return parsePort(strconv.Itoa(int(own)), "its own port")
 	}
 	digits := trailingDigits(n.ID)
 	if digits == "" {

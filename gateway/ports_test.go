@@ -12,7 +12,6 @@ import (
 	"github.com/gobwas/ws"
 
 	"singlegate/discovery"
-	"singlegate/upstream"
 )
 
 func TestPortRule(t *testing.T) {
@@ -50,8 +49,8 @@ func TestPortRule(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			n := &upstream.Node{Node: discovery.Node{ID: c.id, Address: "10.0.0.1", Ports: map[string]uint16{"tcp": 1883, "http": 80}, Meta: c.meta}}
-			got, reason := c.rule.port(n, c.port)
+			n := &discovery.Node{ID: c.id, Address: "10.0.0.1", Ports: map[string]uint16{"tcp": 1883, "http": 80}, Meta: c.meta}
+			got, reason := c.rule.PublicPort(n, c.port)
 			if got != c.want && c.reason == "" || (reason == "") != (c.reason == "") || !strings.Contains(reason, c.reason) {
 				t.Errorf("got %d, %q; want %d, %q", got, reason, c.want, c.reason)
 			}

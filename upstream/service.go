@@ -53,12 +53,7 @@ func (n *Node) Active() int64 { return n.state.active.Load() }
 // Addr is host:port of the named port; the empty name stands for the node's
 // only port, whatever its name.
 func (n *Node) Addr(port string) (addr string, ok bool) {
-	p, ok := n.Ports[port]
-	if !ok && port == "" && len(n.Ports) == 1 {
-		for _, p = range n.Ports {
-			ok = true
-		}
-	}
+	p, ok := n.Port(port)
 	return net.JoinHostPort(n.Address, strconv.Itoa(int(p))), ok
 }
 

@@ -3,10 +3,10 @@ package cli
 import (
 	"fmt"
 	"math"
-	"strings"
 	"time"
 
 	"singlegate/gateway"
+	"singlegate/internal/livecheck"
 )
 
 // words are what a command says in one language. What the gateway reports of
@@ -41,13 +41,8 @@ type words struct {
 // speak chooses the language as POSIX does: the first of the three variables
 // that is set counts. Chinese is spoken where it begins with zh, English elsewhere.
 func speak(getenv func(string) string) words {
-	for _, name := range []string{"LC_ALL", "LC_MESSAGES", "LANG"} {
-		if v := getenv(name); v != "" {
-			if strings.HasPrefix(strings.ToLower(v), "zh") {
-				return chinese()
-			}
-			break
-		}
+	if livecheck.IsChinese(getenv) {
+		return chinese()
 	}
 	return english()
 }

@@ -2,10 +2,8 @@ package config
 
 import (
 	"fmt"
-	"maps"
 	"net"
 	"slices"
-	"strconv"
 	"strings"
 
 	"singlegate/discovery"
@@ -217,20 +215,11 @@ func (np *nodePort) fixedPorts(s *service) []mappedPort {
 
 // ownPort is the port that same or base gives a node; 0: none that is known.
 func (np *nodePort) ownPort(n discovery.Node) uint16 {
-	switch {
-	case np.Listen.Same && np.Port == "" && len(n.Ports) == 1:
-		for port := range maps.Values(n.Ports) {
-			return port
-		}
-	case np.Listen.Same:
-		return n.Ports[np.Port]
-	case np.Listen.Base > 0:
-		number := n.ID[len(strings.TrimRight(n.ID, "0123456789")):]
-		if i, err := strconv.ParseUint(number, 10, 16); err == nil && np.Listen.Base+int(i) <= 65535 {
-			return uint16(np.Listen.Base + int(i))
-		}
+	if !np.Listen.Same && np.Listen.Base == 0 {
+		return 0
 	}
-	return 0
+	port, _ := np.Listen.PublicPort(&n, np.Port)
+	return uint16(port)
 }
 
 // checkPortTLS reports node ports with TLS in a file without a certificate.

@@ -37,7 +37,7 @@ func exposedPorts(nodes []discovery.Node, port string) []Finding {
 	}{{18080, exposedIMAdmin}, {9002, exposedMinIO}} {
 		var ids []string
 		for i := range nodes {
-			if p, ok := nodePort(&nodes[i], port); ok && p == known.port {
+			if p, ok := nodes[i].Port(port); ok && p == known.port {
 				ids = append(ids, nodes[i].ID)
 			}
 		}

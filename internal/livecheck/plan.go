@@ -317,7 +317,7 @@ func (c *checker) planNodePorts(np *gateway.NodePort) {
 }
 
 func (c *checker) planNodePort(s *section, np *gateway.NodePort, n *discovery.Node) {
-	if _, ok := nodePort(n, np.Port); !ok {
+	if _, ok := n.Port(np.Port); !ok {
 		return // planNodes says so
 	}
 	port, ok := publicPort(np.Listen, n, np.Port)
@@ -378,7 +378,7 @@ func (c *checker) planNodes() {
 		if u.port != "" {
 			who += " " + u.port
 		}
-		port, ok := nodePort(&u.node, u.port)
+		port, ok := u.node.Port(u.port)
 		u.job = &job{who: who, target: joinPort(u.node.Address, port)}
 		t := target{role: toNode, address: u.job.target, header: header}
 		u.job.probe = func(ctx context.Context) []Finding { return []Finding{c.node(ctx, t, u.use, u.path)} }
