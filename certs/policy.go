@@ -35,6 +35,10 @@ func policyOf(s *set, minVersion uint16) *tls.Config {
 		},
 		NextProtos:     alpn(),
 		GetCertificate: s.certificate,
+
+		// Messages are passed on as they come: small records at the beginning
+		// would only cut them, for a first byte that nobody waits for.
+		DynamicRecordSizingDisabled: true,
 	}
 }
 

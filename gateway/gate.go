@@ -74,6 +74,12 @@ func (c *gatedConn) SetWriteDeadline(t time.Time) error {
 	return c.Conn.SetWriteDeadline(t)
 }
 
+// NetConn is the socket, or what stands in its place.
+func (c *gatedConn) NetConn() net.Conn { return c.Conn }
+
+// Swap implements relay.Swapper.
+func (c *gatedConn) Swap(next net.Conn) { c.Conn = next }
+
 // CloseWrite ends the sending side of the socket; crypto/tls does not.
 func (c *gatedConn) CloseWrite() error {
 	if t, ok := c.Conn.(*net.TCPConn); ok {

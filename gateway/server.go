@@ -385,6 +385,7 @@ func (s *Server) awaitTunnels(ctx context.Context) {
 		s.tunnels.kill()
 		s.relay.Wait(context.Background()) // a killed tunnel ends by itself
 	}
+	s.relay.Close()
 }
 
 // trusts tells whether an address is one of the trusted proxies.

@@ -74,13 +74,13 @@ func (t *tunnel) start(client, node relay.Leg) {
 // tunnels is the registry of live tunnels, by node.
 type tunnels struct {
 	mu      sync.Mutex
-	nodes   map[upstream.Key]map[*tunnel]*relay.Tunnel // nil until the relay has it
+	nodes   map[upstream.Key]map[*tunnel]relay.Tunnel // nil until the relay has it
 	live    int
 	closing bool
 }
 
 func newTunnels() *tunnels {
-	return &tunnels{nodes: map[upstream.Key]map[*tunnel]*relay.Tunnel{}}
+	return &tunnels{nodes: map[upstream.Key]map[*tunnel]relay.Tunnel{}}
 }
 
 func (g *tunnels) add(t *tunnel) {
@@ -88,7 +88,7 @@ func (g *tunnels) add(t *tunnel) {
 	defer g.mu.Unlock()
 	key := t.lease.Node.Key()
 	if g.nodes[key] == nil {
-		g.nodes[key] = map[*tunnel]*relay.Tunnel{}
+		g.nodes[key] = map[*tunnel]relay.Tunnel{}
 	}
 	g.nodes[key][t] = nil
 	g.live++
@@ -96,7 +96,7 @@ func (g *tunnels) add(t *tunnel) {
 
 // started notes the relay's side of a tunnel, unless it has ended already, and
 // tells whether it is to be closed because the end has begun.
-func (g *tunnels) started(t *tunnel, live *relay.Tunnel) (close bool) {
+func (g *tunnels) started(t *tunnel, live relay.Tunnel) (close bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	node := g.nodes[t.lease.Node.Key()]
@@ -141,10 +141,10 @@ func (g *tunnels) counts() map[upstream.Key]int {
 	return counts
 }
 
-func (g *tunnels) all() []*relay.Tunnel {
+func (g *tunnels) all() []relay.Tunnel {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	list := make([]*relay.Tunnel, 0, g.live)
+	list := make([]relay.Tunnel, 0, g.live)
 	for _, node := range g.nodes {
 		for _, live := range node {
 			if live != nil {
@@ -156,10 +156,10 @@ func (g *tunnels) all() []*relay.Tunnel {
 }
 
 // of lists a node's tunnels, but for those that spare is true of; nil: all.
-func (g *tunnels) of(key upstream.Key, spare func(*tunnel) bool) []*relay.Tunnel {
+func (g *tunnels) of(key upstream.Key, spare func(*tunnel) bool) []relay.Tunnel {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	var list []*relay.Tunnel
+	var list []relay.Tunnel
 	for t, live := range g.nodes[key] {
 		if live != nil && (spare == nil || !spare(t)) {
 			list = append(list, live)

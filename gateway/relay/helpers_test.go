@@ -25,7 +25,32 @@ import (
 // up by a test that fails.
 const patience = 10 * time.Second
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+// onGoroutines is how the tests of this run move bytes: TestMain runs all of them
+// for both ways.
+var onGoroutines bool
+
+func TestMain(m *testing.M) {
+	leaktest.Main(twice{m})
+}
+
+type twice struct{ *testing.M }
+
+func (t twice) Run() int {
+	failed := t.M.Run()
+	onGoroutines = true
+	if failed == 0 {
+		failed = t.M.Run()
+	}
+	return failed
+}
+
+func newEngine(t *testing.T) *Engine {
+	e := New()
+	e.noLoops = onGoroutines
+	e.waits.tick = 5 * time.Millisecond
+	t.Cleanup(e.Close)
+	return e
+}
 
 // wire says how the legs of a test's tunnel are made.
 type wire struct{ clientTLS, upstreamTLS bool }
@@ -41,7 +66,7 @@ var quick = waits{answer: 50 * time.Millisecond, linger: 50 * time.Millisecond, 
 
 // rig is a tunnel with a test at both of its ends.
 type rig struct {
-	*Tunnel
+	Tunnel
 	t        *testing.T
 	engine   *Engine
 	client   net.Conn // the client's end of the client leg
@@ -64,9 +89,10 @@ type setup struct {
 
 func open(t *testing.T, s setup) *rig {
 	t.Helper()
-	r := &rig{t: t, engine: New(), reports: make(chan Report, 2)}
+	r := &rig{t: t, engine: newEngine(t), reports: make(chan Report, 2)}
 	if s.waits != nil {
 		r.engine.waits = *s.waits
+		r.engine.waits.tick = 5 * time.Millisecond
 	}
 	client, near := pair(t, s.clientTLS, s.sockets, false)
 	upstream, far := pair(t, s.upstreamTLS, s.sockets, true)
@@ -152,9 +178,9 @@ func overTLS(t *testing.T, peer, ours net.Conn, upstream bool) (net.Conn, net.Co
 	t.Helper()
 	asClient := &tls.Config{InsecureSkipVerify: true}
 	asServer := &tls.Config{Certificates: []tls.Certificate{certificate()}}
-	a, b := tls.Client(peer, asClient), tls.Server(ours, asServer)
+	a, b := tls.Client(peer, asClient), tls.Server(&swapper{ours}, asServer)
 	if upstream {
-		a, b = tls.Server(peer, asServer), tls.Client(ours, asClient)
+		a, b = tls.Server(peer, asServer), tls.Client(&swapper{ours}, asClient)
 	}
 	shaken := make(chan error, 1)
 	go func() { shaken <- a.Handshake() }()
@@ -163,6 +189,13 @@ func overTLS(t *testing.T, peer, ours net.Conn, upstream bool) (net.Conn, net.Co
 	}
 	return a, b
 }
+
+// swapper is the least that a loop wants under a *tls.Conn.
+type swapper struct{ net.Conn }
+
+func (s *swapper) NetConn() net.Conn  { return s.Conn }
+func (s *swapper) Swap(next net.Conn) { s.Conn = next }
+func (s *swapper) CloseWrite() error  { return s.Conn.(interface{ CloseWrite() error }).CloseWrite() }
 
 var certificate = sync.OnceValue(func() tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

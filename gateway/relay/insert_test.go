@@ -87,7 +87,7 @@ func deliver(t *testing.T, client *recorder, upstream *scripted) (report Report)
 	e.waits = quick
 	e.waits.answer = patience
 	ended := func(r Report) { report = r }
-	tunnel := newTunnel(e, Leg{Conn: client}, Leg{Conn: upstream}, Options{Kind: WebSocket, Ended: ended})
+	tunnel := newGoTunnel(e, Leg{Conn: client}, Leg{Conn: upstream}, Options{Kind: WebSocket, Ended: ended})
 	upstream.now = func() { tunnel.Close(1012, "now") }
 	e.enter()
 	tunnel.start()

@@ -8,8 +8,14 @@
 //
 // An Engine runs tunnels, Start hands two legs to it, and from then on a tunnel
 // is three things to its starter: Close, Kill, and a Report when it has ended.
-// How the bytes are moved (here by two goroutines per tunnel) is not part of
-// the contract.
+//
+// There are two ways of moving bytes. On Linux a few loops, each with an epoll
+// set of its own, do it for all tunnels: an idle tunnel then has no goroutine and
+// no buffer (loop_linux.go, looptunnel_linux.go, socket_linux.go). Elsewhere, and
+// for connections whose socket cannot be taken over, two goroutines per tunnel do
+// it (goroutines.go, direction.go). What both have in common is pure: a lane per
+// direction decides what goes on (lane.go, tracker.go, rules.go), and ending.go
+// knows how a tunnel ends.
 package relay
 
 import (
@@ -17,6 +23,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -46,6 +53,18 @@ type Leg struct {
 	Early []byte
 }
 
+// A Swapper is a connection that stands under a *tls.Conn and can be given
+// another one to stand on.
+type Swapper interface {
+	net.Conn
+
+	// NetConn is what calls go to.
+	NetConn() net.Conn
+
+	// Swap makes every later call go to next. Nobody may be calling meanwhile.
+	Swap(next net.Conn)
+}
+
 // Options are what a tunnel is started with.
 type Options struct {
 	Kind Kind
@@ -63,11 +82,27 @@ type Options struct {
 	// is through. 0: 60 s.
 	Stall time.Duration
 
+	// Rules for the frames of a WebSocket; nil: none.
+	Rules *Rules
+
+	// Reserved are the bits of a frame's first byte (of 0x70) that the
+	// negotiated extensions may set: 0x40 with permessage-deflate (RFC 7692 §6).
+	Reserved byte
+
+	// Meter, if not nil, is told of traffic while it passes. Tunnels may share one.
+	Meter *Meter
+
 	// Ended, if not nil, is called exactly once, after both connections were
 	// closed and nothing of the tunnel runs any more; it may be called before
 	// Start has returned. It must not panic. Engine.Wait waits for it.
 	Ended func(Report)
 }
+
+// A Meter counts what passes, as Traffic does. It is safe for concurrent use.
+type Meter struct{ FromClient, FromUpstream Count }
+
+// A Count is one direction of a Meter.
+type Count struct{ Bytes, Messages atomic.Int64 }
 
 // End is who or what ended a tunnel.
 type End string
@@ -89,6 +124,7 @@ const (
 type Traffic struct {
 	Bytes    int64 // as they were on the wire, with frame headers
 	Messages int64 // complete text and binary messages; 0 for Bytes tunnels
+	Largest  int64 // payload bytes of the largest of them, on the wire
 }
 
 // A Report is what there is to tell about a tunnel that has ended.
@@ -117,10 +153,38 @@ type PanicError struct {
 // Error names the panic's value, without the stack.
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
+// A Tunnel is a live two-way connection. Its methods are safe for concurrent
+// use, at any time, also after it has ended, and return at once.
+type Tunnel interface {
+	// Close ends the tunnel in order.
+	//
+	// WebSocket: a Close with the code and the reason goes to the client as soon as
+	// no frame is under way to it, and nothing follows it. The client's own Close
+	// still reaches the upstream; when none comes, the upstream gets a Close 1001.
+	// Then both write sides are closed, and the connections when both peers have
+	// closed theirs too. Every step is bounded: after about 8 s both connections
+	// are closed, whatever the peers do, and the report's cause then tells whether
+	// the Close could be sent. A tunnel on which a peer's Close is already through
+	// gets no second one in that direction.
+	//
+	// Bytes: both write sides are closed after what was read so far.
+	//
+	// A code that must not be sent (RFC 6455 §7.4) becomes 1001; a reason is cut to
+	// 123 bytes of valid UTF-8. Only the first call counts, and none after the
+	// tunnel has ended or an idle or lifetime limit was hit.
+	Close(code uint16, reason string)
+
+	// Kill closes both connections, without a Close frame and without regard for
+	// what is in flight.
+	Kill()
+}
+
 // An Engine runs tunnels. Its methods are safe for concurrent use.
 type Engine struct {
 	buffers buffers
 	waits   waits
+	loops   loops
+	noLoops bool // for tests
 
 	mu    sync.Mutex
 	live  int
@@ -128,7 +192,7 @@ type Engine struct {
 }
 
 // New returns an Engine without tunnels. It holds no resources until the first
-// one is started, and none after the last one has ended.
+// one is started.
 func New() *Engine {
 	empty := make(chan struct{})
 	close(empty)
@@ -137,12 +201,20 @@ func New() *Engine {
 
 // Start begins to move bytes between the two legs and returns at once. The
 // connections and early bytes belong to the tunnel from here on.
-func (e *Engine) Start(client, upstream Leg, o Options) *Tunnel {
+func (e *Engine) Start(client, upstream Leg, o Options) Tunnel {
+	if o.Stall <= 0 {
+		o.Stall = defaultStall
+	}
 	e.enter()
-	t := newTunnel(e, client, upstream, o)
+	if t := e.startInLoop(client, upstream, o); t != nil {
+		return t
+	}
+	t := newGoTunnel(e, client, upstream, o)
 	t.start()
 	return t
 }
+
+const defaultStall = 60 * time.Second
 
 // Wait returns nil as soon as every tunnel that was started has ended and its
 // Ended has returned, or the context's error when that comes first. Tunnels
@@ -158,6 +230,10 @@ func (e *Engine) Wait(ctx context.Context) error {
 		return fmt.Errorf("relay: waiting for tunnels to end: %w", ctx.Err())
 	}
 }
+
+// Close gives back what the engine holds. Every tunnel must have ended, and no
+// other may be started.
+func (e *Engine) Close() { e.loops.close() }
 
 func (e *Engine) enter() {
 	e.mu.Lock()
@@ -184,8 +260,9 @@ type waits struct {
 	linger time.Duration // for EOF, once nothing more is to be written to either leg
 	half   time.Duration // for the rest, after one leg of a WebSocket ended, a leg failed, or both Closes passed
 	last   time.Duration // for one more write, after answer is over
+	tick   time.Duration // how often a loop looks what is due
 }
 
 func defaultWaits() waits {
-	return waits{answer: 5 * time.Second, linger: 3 * time.Second, half: 10 * time.Second, last: time.Second}
+	return waits{answer: 5 * time.Second, linger: 3 * time.Second, half: 10 * time.Second, last: time.Second, tick: time.Second}
 }

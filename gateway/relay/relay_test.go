@@ -682,14 +682,16 @@ func TestIdleCountsFromTheLastByte(t *testing.T) {
 	for moved, idle := range map[time.Duration]bool{0: true, 30 * time.Minute: true, 119 * time.Minute: false} {
 		_, near := pair(t, false, 0, false)
 		_, far := pair(t, false, 0, true)
-		tunnel := newTunnel(New(), Leg{Conn: near}, Leg{Conn: far}, Options{Idle: time.Hour})
+		tunnel := newGoTunnel(New(), Leg{Conn: near}, Leg{Conn: far}, Options{Idle: time.Hour})
 		tunnel.started = tunnel.started.Add(-2 * time.Hour)
 		tunnel.moved.Store(int64(moved))
 		tunnel.check()
 		if got := tunnel.closing != nil; got != idle {
 			t.Errorf("2 h old, last byte at %v: idle %v, want %v", moved, got, idle)
 		}
-		tunnel.timer.Stop()
+		if tunnel.timer != nil {
+			tunnel.timer.Stop()
+		}
 	}
 }
 
@@ -834,7 +836,7 @@ func (b *bomb) Close() error { err := b.TCPConn.Close(); b.on("Close"); return e
 
 func TestManyAndWait(t *testing.T) {
 	const tunnels = 200
-	e := New()
+	e := newEngine(t)
 	var ended [tunnels]atomic.Int32
 	var peers sync.WaitGroup
 	for i := range tunnels {

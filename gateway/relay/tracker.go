@@ -17,29 +17,40 @@ const (
 	tracking trackState = iota
 	closed              // a Close frame has passed; whatever follows is not looked at
 	lost                // the bytes are not frames; whatever follows is not looked at
+	refused             // the current frame breaks a rule: it and whatever follows must not go on
 )
 
 // A tracker follows the frames of one direction of a WebSocket, header by
-// header. It keeps no payload but that of a Close, copies nothing else,
-// allocates nothing, and gives the same answers however the stream is cut into
-// chunks. It checks only what keeps it in step: reserved bits belong to
-// extensions, and what a message may hold is the peers' affair. The zero value
-// stands at the beginning of a stream. Not safe for concurrent use.
+// header. It keeps no payload but that of a Close, copies nothing else, allocates
+// nothing before the Close, and gives the same answers however the stream is cut
+// into chunks. Without rules it checks only what keeps it in step: reserved bits
+// belong to extensions, and what a message may hold is the peers' affair. The
+// zero value stands at the beginning of a stream. Not safe for concurrent use.
 type tracker struct {
 	state   trackState
 	have    uint8           // bytes of an incomplete header in head
 	head    [maxHeader]byte // while have > 0
+	size    uint8           // of the current frame's header
 	op      ws.OpCode       // of the current frame
 	message ws.OpCode       // of the message that continuation frames belong to; 0: none
 	fin     bool
 	masked  bool
 	mask    [4]byte
 	left    uint64 // payload bytes of the current frame still to come
+	sum     uint64 // payload bytes of the current message, with all of the current frame
+	largest uint64 // payload bytes of the largest complete message
 
-	body    [ws.MaxControlFramePayloadSize]byte // unmasked payload of the Close
-	bodyLen uint8
+	rules  *inspector // asked about every header; nil: everything goes
+	broken *verdict   // while refused
+	last   *lastWords // of the Close; nil: it had no payload
 
 	count [5]tally
+}
+
+// lastWords is the unmasked payload of a Close.
+type lastWords struct {
+	body [ws.MaxControlFramePayloadSize]byte
+	n    uint8
 }
 
 // tally is what passed under one opcode.
@@ -59,7 +70,8 @@ func (t *tracker) of(op ws.OpCode) *tally {
 
 // next follows the stream through b as far as the end of the current frame, or
 // through all of b when that comes first, and returns how many bytes that is.
-// b must not be empty; then the result is at least 1.
+// b must not be empty; then the result is at least 1. A frame that is refused
+// ends behind its header.
 func (t *tracker) next(b []byte) int {
 	if t.state != tracking {
 		return len(b)
@@ -69,6 +81,9 @@ func (t *tracker) next(b []byte) int {
 		complete := false
 		if n, complete = t.header(b); !complete || t.state == lost {
 			return len(b)
+		}
+		if t.state == refused {
+			return n
 		}
 	}
 	n += t.payload(b[n:])
@@ -94,10 +109,10 @@ func (t *tracker) messages() int64 {
 // closing returns code and reason of the Close that has passed. A Close without
 // a code, or with half of one, has 1005 (RFC 6455 §7.1.5).
 func (t *tracker) closing() (code uint16, reason string) {
-	if t.bodyLen < 2 {
+	if t.last == nil || t.last.n < 2 {
 		return uint16(ws.StatusNoStatusRcvd), ""
 	}
-	return binary.BigEndian.Uint16(t.body[:]), clip(string(t.body[2:t.bodyLen]))
+	return binary.BigEndian.Uint16(t.last.body[:]), clip(string(t.last.body[2:t.last.n]))
 }
 
 // header collects the current header and returns how many bytes of b belong to
@@ -111,7 +126,7 @@ func (t *tracker) header(b []byte) (n int, complete bool) {
 		return n, false
 	}
 	n = size - int(t.have)
-	t.have = 0
+	t.have, t.size = 0, uint8(size)
 	t.frameBegins(t.head[:size])
 	return n, true
 }
@@ -150,12 +165,21 @@ func (t *tracker) frameBegins(h []byte) {
 	if t.masked {
 		copy(t.mask[:], h[len(h)-4:])
 	}
+	if t.rules != nil {
+		if t.broken = t.rules.judge(t, h); t.broken != nil {
+			t.state, t.left = refused, 0
+			return
+		}
+	}
 	if t.implausible() {
 		t.state, t.left = lost, 0
 		return
 	}
-	if t.op == ws.OpText || t.op == ws.OpBinary {
-		t.message = t.op
+	switch {
+	case t.op == ws.OpText || t.op == ws.OpBinary:
+		t.message, t.sum = t.op, t.left
+	case t.op == ws.OpContinuation:
+		t.sum += t.left
 	}
 }
 
@@ -190,12 +214,15 @@ func (t *tracker) payload(b []byte) int {
 // keep remembers payload of a Close, unmasked. It fits: longer ones are
 // implausible.
 func (t *tracker) keep(b []byte) {
+	if t.last == nil && len(b) > 0 {
+		t.last = &lastWords{}
+	}
 	for _, c := range b {
 		if t.masked {
-			c ^= t.mask[t.bodyLen&3]
+			c ^= t.mask[t.last.n&3]
 		}
-		t.body[t.bodyLen] = c
-		t.bodyLen++
+		t.last.body[t.last.n] = c
+		t.last.n++
 	}
 }
 
@@ -206,6 +233,7 @@ func (t *tracker) frameEnds() {
 		t.of(op).messages++
 		if !op.IsControl() {
 			t.message = 0
+			t.largest = max(t.largest, t.sum)
 		}
 	}
 	if op == ws.OpClose {

@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"testing"
 	"time"
 )
 
@@ -19,7 +18,7 @@ const patience = 10 * time.Second
 // Main runs the tests of a package, for its TestMain, and exits. It fails when
 // goroutines are left that run code of this module, or whose stack has one of
 // the other signs.
-func Main(m *testing.M, signs ...string) {
+func Main(m interface{ Run() int }, signs ...string) {
 	code := m.Run()
 	if left := leftovers(append(signs, "singlegate/")); code == 0 && left != "" {
 		fmt.Fprintf(os.Stderr, "goroutines left behind:\n%s\n", left)
