@@ -19,9 +19,9 @@ type tunnel struct {
 	timeouts Timeouts
 	lease    *upstream.Lease
 	kind     relay.Kind
-	port     string // which of the node's
-	addr     string // where it was when the tunnel began
-	upstream net.Conn
+	port     string   // which of the node's
+	addr     string   // where it was when the tunnel began
+	upstream net.Conn // until the relay has it
 	once     sync.Once
 }
 
@@ -48,7 +48,7 @@ func (t *tunnel) Close() error {
 // start hands both legs to the relay.
 func (t *tunnel) start(client, node relay.Leg) {
 	s := t.server
-	t.once.Do(func() {}) // Close has nothing to do any more
+	t.once.Do(func() { t.upstream = nil }) // Close has nothing to do any more
 	s.tunnels.add(t)
 	if t.kind == relay.WebSocket {
 		t.record.count(http.StatusSwitchingProtocols)

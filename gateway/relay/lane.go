@@ -121,9 +121,7 @@ func (l *lane) answer(b []byte, start, end int) ([]byte, int) {
 		}
 	}
 	l.nonce.CompareAndSwap(nonce, nil)
-	pongs := l.track.of(ws.OpPong)
-	pongs.messages--
-	pongs.payload -= nonceLen
+	*l.track.controls(ws.OpPong)--
 	return append(b[:start], b[end:]...), start
 }
 
@@ -212,5 +210,10 @@ func (l *lane) ping(back *lane) []byte {
 
 // traffic is what has passed.
 func (l *lane) traffic() Traffic {
-	return Traffic{Bytes: l.passed, Messages: l.track.messages(), Largest: int64(l.track.largest)}
+	t := &l.track
+	return Traffic{
+		Bytes: l.passed, Messages: t.messages(), Largest: int64(t.largest),
+		Text: *t.of(ws.OpText), Binary: *t.of(ws.OpBinary),
+		Pings: int64(*t.controls(ws.OpPing)), Pongs: int64(*t.controls(ws.OpPong)),
+	}
 }

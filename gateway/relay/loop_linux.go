@@ -198,7 +198,7 @@ func (l *loop) dispatch(e *unix.EpollEvent) {
 		return
 	}
 	if s := &l.slots[e.Fd]; s.socket != nil && s.generation == e.Pad {
-		s.socket.tun.event(s.socket, e.Events)
+		s.socket.tunnel.event(s.socket, e.Events)
 	}
 }
 
@@ -235,7 +235,7 @@ func (l *loop) add(s *socket) error {
 		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET,
 		Fd:     free, Pad: at.generation,
 	}
-	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, s.fd, &e); err != nil {
+	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, int(s.fd), &e); err != nil {
 		return os.NewSyscallError("epoll_ctl", err)
 	}
 	l.free = l.free[:len(l.free)-1]
@@ -251,7 +251,7 @@ func (l *loop) remove(s *socket) {
 		l.slots[s.slot].generation++
 		l.free = append(l.free, s.slot)
 	}
-	unix.Close(s.fd) // the only descriptor: it leaves the epoll set by that
+	unix.Close(int(s.fd)) // the only descriptor: it leaves the epoll set by that
 }
 
 // enlist makes a tunnel the loop's, and delist ends that.

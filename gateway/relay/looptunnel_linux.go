@@ -68,14 +68,14 @@ func (e *Engine) startInLoop(client, upstream Leg, o Options) Tunnel {
 	t.down.init(&t.options, true)
 	t.up.src, t.up.dst = &t.client, &t.upstream
 	t.down.src, t.down.dst = &t.upstream, &t.client
-	t.client.init(t, EndClient, fromClient)
-	t.upstream.init(t, EndUpstream, fromUpstream)
+	t.client.init(t, fromClient)
+	t.upstream.init(t, fromUpstream)
 	l.post(func() { t.begin(client.Early, upstream.Early) })
 	return t
 }
 
-func (s *socket) init(t *loopTunnel, end End, k taking) {
-	s.end, s.loop, s.tun = end, t.loop, t
+func (s *socket) init(t *loopTunnel, k taking) {
+	s.tunnel = t
 	s.readable, s.slot = true, -1
 	k.over(s)
 }
@@ -212,7 +212,7 @@ func (f *flow) fill(b []byte) (n int, err error) {
 // early passes on what was read before the tunnel began.
 func (f *flow) early(b []byte) {
 	if len(b) > 0 {
-		f.src.tun.took(f, b)
+		f.src.tunnel.took(f, b)
 	}
 }
 
@@ -231,16 +231,16 @@ func (t *loopTunnel) took(f *flow, b []byte) {
 	switch state := f.track.state; {
 	case state == before:
 	case state == closed:
-		t.closePasses(&f.lane, f.src.end, t.age())
+		t.closePasses(&f.lane, f.src.end(), t.age())
 	case state == refused:
-		t.refuses(&f.lane, f.src.end, t.age())
+		t.refuses(&f.lane, f.src.end(), t.age())
 	}
 }
 
 // ends notes that f's peer has ended.
 func (t *loopTunnel) ends(f *flow, err error) {
 	f.over, f.src.over = true, true
-	if t.ending.ends(&f.lane, f.src.end, err, t.age()) && !f.dst.over {
+	if t.ending.ends(&f.lane, f.src.end(), err, t.age()) && !f.dst.over {
 		t.close(EndUpstream, closing{code: codeBadGateway, reason: reasonLost})
 	}
 }
@@ -273,7 +273,7 @@ func (s *socket) through() bool { return s.over && (s.shut || s.failed != nil) }
 func (t *loopTunnel) notice(f *flow) {
 	if f.dst.failed != nil && !f.broken {
 		f.broken = true
-		t.blame(f.dst.end, fmt.Errorf("writing to the %s: %w", f.dst.end, f.dst.failed))
+		t.blame(f.dst.end(), fmt.Errorf("writing to the %s: %w", f.dst.end(), f.dst.failed))
 		t.cutBy(t.age() + t.waits.half)
 	}
 }
@@ -379,7 +379,7 @@ func (t *loopTunnel) stallsAt(s *socket) time.Duration {
 // stalls gives up a peer that takes nothing. The upstream's loss is told to the
 // client; a client that does not read cannot be told anything.
 func (t *loopTunnel) stalls(s *socket) {
-	err := stalledError(s.end, t.options.Stall)
+	err := stalledError(s.end(), t.options.Stall)
 	s.fail(err)
 	if s == &t.client {
 		t.down.broken = true

@@ -125,6 +125,15 @@ type Traffic struct {
 	Bytes    int64 // as they were on the wire, with frame headers
 	Messages int64 // complete text and binary messages; 0 for Bytes tunnels
 	Largest  int64 // payload bytes of the largest of them, on the wire
+
+	Text, Binary Tally
+	Pings, Pongs int64 // frames, without those of the gateway
+}
+
+// A Tally is what passed of one kind of message.
+type Tally struct {
+	Messages int64 // complete ones
+	Payload  int64 // bytes, as they were on the wire (compressed ones count compressed)
 }
 
 // A Report is what there is to tell about a tunnel that has ended.

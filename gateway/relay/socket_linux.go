@@ -38,12 +38,10 @@ const (
 // writes never block either and queue what the system does not take. Deadlines
 // mean nothing to it; crypto/tls sets some when it says goodbye.
 type socket struct {
-	end  End // EndClient or EndUpstream
-	loop *loop
-	tun  *loopTunnel
-	tls  *tls.Conn // nil: plain
-	fd   int
-	slot int32 // in the loop's table
+	tunnel *loopTunnel
+	tls    *tls.Conn // nil: plain
+	fd     int32
+	slot   int32 // in the loop's table
 
 	readable bool  // the system may have input
 	hungUp   bool  // an end or an error is in the queue: a short read proves nothing
@@ -55,6 +53,14 @@ type socket struct {
 	failed   error // of a write; nothing is written any more
 	queue    []byte
 	moving   time.Duration // when the queue last moved, as an age of the tunnel
+}
+
+// end is whose socket it is.
+func (s *socket) end() End {
+	if s == &s.tunnel.client {
+		return EndClient
+	}
+	return EndUpstream
 }
 
 // read reads from the peer, through TLS where there is one. Nothing is left
@@ -81,11 +87,12 @@ func (s *socket) write(p []byte) {
 	case len(p) <= maxRecord:
 		_, err = s.tls.Write(p)
 	default:
+		loop := s.tunnel.loop
 		s.corked = true
 		_, err = s.tls.Write(p)
 		s.corked = false
-		s.send(s.loop.out)
-		s.loop.out = s.loop.out[:0]
+		s.send(loop.out)
+		loop.out = loop.out[:0]
 	}
 	if err != nil && s.failed == nil {
 		s.fail(err)
@@ -101,7 +108,7 @@ func (s *socket) Read(p []byte) (int, error) {
 		return 0, errWouldBlock
 	}
 	for {
-		n, err := unix.Read(s.fd, p)
+		n, err := unix.Read(int(s.fd), p)
 		switch {
 		case n > 0:
 			s.readable = n == len(p) || s.hungUp
@@ -123,7 +130,8 @@ func (s *socket) Write(p []byte) (int, error) {
 		return 0, s.failed
 	}
 	if s.corked {
-		s.loop.out = append(s.loop.out, p...)
+		loop := s.tunnel.loop
+		loop.out = append(loop.out, p...)
 		return len(p), nil
 	}
 	return len(p), s.send(p)
@@ -134,11 +142,11 @@ func (s *socket) send(p []byte) error {
 	if s.failed == nil && len(s.queue) == 0 {
 		n := s.put(p)
 		p = p[n:]
-		s.moving = s.tun.age()
+		s.moving = s.tunnel.age()
 	}
 	if s.failed == nil && len(p) > 0 {
 		s.queue = append(s.queue, p...)
-		s.tun.dueAt = 0 // it may stall
+		s.tunnel.dueAt = 0 // it may stall
 	}
 	return s.failed
 }
@@ -146,7 +154,7 @@ func (s *socket) send(p []byte) error {
 // put gives the system as much of p as it takes.
 func (s *socket) put(p []byte) (n int) {
 	for n < len(p) {
-		m, err := unix.Write(s.fd, p[n:])
+		m, err := unix.Write(int(s.fd), p[n:])
 		switch {
 		case m > 0:
 			n += m
@@ -166,7 +174,7 @@ func (s *socket) flush() (moved bool) {
 	if len(s.queue) > 0 {
 		n := s.put(s.queue)
 		if moved = n > 0; moved {
-			s.moving = s.tun.age()
+			s.moving = s.tunnel.age()
 		}
 		switch {
 		case s.failed != nil:
@@ -178,7 +186,7 @@ func (s *socket) flush() (moved bool) {
 	}
 	if s.goodbye && !s.shut && len(s.queue) == 0 {
 		s.shut = true
-		unix.Shutdown(s.fd, unix.SHUT_WR)
+		unix.Shutdown(int(s.fd), unix.SHUT_WR)
 	}
 	return moved
 }
@@ -260,7 +268,7 @@ func (k taking) giveBack() {
 
 // over moves the connection onto s for good.
 func (k taking) over(s *socket) {
-	s.tls, s.fd = k.tls, k.fd
+	s.tls, s.fd = k.tls, int32(k.fd)
 	if k.swapper != nil {
 		k.swapper.Swap(s)
 	}

@@ -44,7 +44,8 @@ type tracker struct {
 	broken *verdict   // while refused
 	last   *lastWords // of the Close; nil: it had no payload
 
-	count [5]tally
+	data    [2]Tally  // text, binary
+	control [3]uint32 // frames: close, ping, pong
 }
 
 // lastWords is the unmasked payload of a Close.
@@ -53,20 +54,12 @@ type lastWords struct {
 	n    uint8
 }
 
-// tally is what passed under one opcode.
-type tally struct {
-	messages int64 // complete ones; a control frame is one
-	payload  int64 // bytes, as they were on the wire (compressed ones count compressed)
-}
+// of returns the tally of text or binary. Continuation frames are in that of the
+// message they continue.
+func (t *tracker) of(op ws.OpCode) *Tally { return &t.data[op-ws.OpText] }
 
-// of returns the tally of text, binary, close, ping or pong. Continuation
-// frames are in the tally of the message they continue.
-func (t *tracker) of(op ws.OpCode) *tally {
-	if op.IsControl() {
-		return &t.count[op-ws.OpClose+2]
-	}
-	return &t.count[op-ws.OpText]
-}
+// controls returns the count of close, ping or pong.
+func (t *tracker) controls(op ws.OpCode) *uint32 { return &t.control[op-ws.OpClose] }
 
 // next follows the stream through b as far as the end of the current frame, or
 // through all of b when that comes first, and returns how many bytes that is.
@@ -103,7 +96,7 @@ func (t *tracker) insertable() bool { return t.state == tracking && t.left == 0 
 
 // messages is the number of complete text and binary messages.
 func (t *tracker) messages() int64 {
-	return t.of(ws.OpText).messages + t.of(ws.OpBinary).messages
+	return t.of(ws.OpText).Messages + t.of(ws.OpBinary).Messages
 }
 
 // closing returns code and reason of the Close that has passed. A Close without
@@ -204,8 +197,10 @@ func (t *tracker) payload(b []byte) int {
 		n = int(t.left)
 	}
 	t.left -= uint64(n)
-	t.of(t.opcode()).payload += int64(n)
-	if t.op == ws.OpClose {
+	switch {
+	case !t.op.IsControl():
+		t.of(t.message).Payload += int64(n)
+	case t.op == ws.OpClose:
 		t.keep(b[:n])
 	}
 	return n
@@ -228,23 +223,15 @@ func (t *tracker) keep(b []byte) {
 
 // frameEnds counts what the frame completed.
 func (t *tracker) frameEnds() {
-	op := t.opcode()
-	if t.fin {
-		t.of(op).messages++
-		if !op.IsControl() {
-			t.message = 0
-			t.largest = max(t.largest, t.sum)
-		}
+	switch {
+	case t.op.IsControl():
+		*t.controls(t.op)++
+	case t.fin:
+		t.of(t.message).Messages++
+		t.largest = max(t.largest, t.sum)
+		t.message = 0
 	}
-	if op == ws.OpClose {
+	if t.op == ws.OpClose {
 		t.state = closed
 	}
-}
-
-// opcode is that of the current frame, or of the message it continues.
-func (t *tracker) opcode() ws.OpCode {
-	if t.op == ws.OpContinuation {
-		return t.message
-	}
-	return t.op
 }

@@ -9,6 +9,7 @@ import (
 
 	"singlegate/certs"
 	"singlegate/internal/config"
+	"singlegate/internal/memory"
 )
 
 type runCommand struct {
@@ -31,6 +32,21 @@ func (c *runCommand) Run(s streams) error {
 	return site.run(signals, func() (*config.File, *certs.Store, error) { return load(c.Config) })
 }
 
+// tendMemory keeps the process's memory small until stop.
+func (s *site) tendMemory() (stop func()) {
+	memory.Bound(s.log)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		memory.Trim(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
 // takeSignals comes first in a command: a SIGHUP that nobody takes would end
 // the process.
 func takeSignals() chan os.Signal {
@@ -41,6 +57,7 @@ func takeSignals() chan os.Signal {
 
 // run serves until SIGTERM or SIGINT, and reloads on SIGHUP.
 func (s *site) run(signals <-chan os.Signal, reload func() (*config.File, *certs.Store, error)) error {
+	defer s.tendMemory()()
 	for sig := range signals {
 		if sig != syscall.SIGHUP {
 			s.log.Info().Str("signal", sig.String()).Msg("stopping")
