@@ -95,6 +95,9 @@ type ServiceRef struct {
 
 	Tunnels TunnelPolicy
 	Check   *upstream.Check // how its nodes are checked; nil: they are not
+
+	TunnelsPerNode  int          // how many a node may have; more: 503; 0: no cap
+	SourceAddresses []netip.Addr // of this machine, from which its nodes are connected to, in turn; none: the system chooses
 }
 
 // TunnelPolicy is what becomes of a node's tunnels when something happens to
@@ -216,6 +219,8 @@ type Limits struct {
 	HandshakeTimeout time.Duration // for a TLS handshake
 	KeepAlive        time.Duration // how long a connection may wait for its next request
 	Descriptors      int           // open files the process may use; 0: what the system allows
+	Tunnels          int           // how many there may be; more: 503; 0: as many as the descriptors allow
+	Handshakes       int           // TLS handshakes that may wait for a processor; more: closed at once
 }
 
 // DefaultLimits are the limits of a file that sets none.
@@ -225,6 +230,7 @@ func DefaultLimits() Limits {
 		HeadTimeout:      10 * time.Second,
 		HandshakeTimeout: 10 * time.Second,
 		KeepAlive:        75 * time.Second,
+		Handshakes:       8192,
 	}
 }
 

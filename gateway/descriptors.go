@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"singlegate/upstream"
 )
 
 // Descriptors watches how near the process is to its limit of open files, and
@@ -20,17 +22,20 @@ import (
 // It is the upstream.Dialer of a gateway. Its methods are safe for concurrent use.
 type Descriptors struct {
 	limit   int // 0: unknown, nothing is refused
+	asked   int // by the config
 	reserve int
 	warned  atomic.Int64 // unix seconds of the last warning
 }
 
 // NewDescriptors bounds the process to limit descriptors; 0, or more than the
-// system allows, means what the system allows.
+// system allows, means what the system allows. That is the hard limit: the Go
+// runtime raises the soft one to it before main.
 func NewDescriptors(limit int) *Descriptors {
+	asked := limit
 	if system := descriptorLimit(); limit == 0 || system != 0 && limit > system {
 		limit = system
 	}
-	return &Descriptors{limit: limit, reserve: max(limit/50, min(64, limit/4))}
+	return &Descriptors{limit: limit, asked: asked, reserve: max(limit/50, min(64, limit/4))}
 }
 
 // Tunnels is about how many tunnels fit, at two descriptors each; 0: unknown.
@@ -40,8 +45,7 @@ func (d *Descriptors) Tunnels() int { return max(d.limit-d.reserve-64, 0) / 2 }
 // both address families, and fails with ErrDescriptors rather than take a
 // descriptor that a refusal may need.
 func (d *Descriptors) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, network, address)
+	conn, err := upstream.Net{}.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}

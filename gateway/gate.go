@@ -1,65 +1,82 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
-	"runtime"
 	"sync/atomic"
 	"time"
 )
-
-// A gate lets as many TLS handshakes compute at a time as there are processors,
-// so that a storm of them does not starve live tunnels.
-type gate chan struct{}
-
-func newGate() gate { return make(gate, runtime.GOMAXPROCS(0)) }
-
-func (g gate) enter() { g <- struct{}{} }
-func (g gate) leave() { <-g }
 
 // gatedConn is the transport under a TLS handshake. The handshake holds a place
 // in the gate while it computes and gives it back while it waits for the
 // network, so that silent clients hold no place.
 type gatedConn struct {
 	net.Conn
-	gate gate
-	open atomic.Bool // the handshake is over
-	last atomic.Bool // the connection is being closed
+	gate   *gate
+	ctx    context.Context // of the handshake
+	inside bool            // it holds a place; of the handshake's goroutine alone
+	begun  bool            // something was sent: work was done for this client
+	open   atomic.Bool     // the handshake is over
+	last   atomic.Bool     // the connection is being closed
 }
 
-// through runs a handshake in the gate. A panic in it (in a certificate source,
-// say) is one failed handshake.
-func (c *gatedConn) through(handshake func() error) (err error) {
-	c.gate.enter()
+// through runs a handshake in the gate, until ctx ends. A panic in it (in a
+// certificate source, say) is one failed handshake.
+func (c *gatedConn) through(ctx context.Context, handshake func(context.Context) error) (err error) {
+	c.ctx = ctx
+	if err := c.enter(); err != nil {
+		return err
+	}
 	defer func() {
-		c.gate.leave()
+		c.leave()
 		c.open.Store(true)
 		if v := recover(); v != nil {
 			err = fmt.Errorf("%w: %v", errHandshakePanic, v)
 		}
 	}()
-	return handshake()
+	return handshake(ctx)
 }
 
 var errHandshakePanic = errors.New("panic in a TLS handshake")
+
+func (c *gatedConn) enter() error {
+	err := c.gate.enter(c.ctx, c.begun)
+	c.inside = err == nil
+	return err
+}
+
+func (c *gatedConn) leave() {
+	if c.inside {
+		c.inside = false
+		c.gate.leave()
+	}
+}
 
 func (c *gatedConn) Read(p []byte) (int, error) {
 	if c.open.Load() {
 		return c.Conn.Read(p)
 	}
-	c.gate.leave()
-	defer c.gate.enter()
-	return c.Conn.Read(p)
+	c.leave()
+	n, err := c.Conn.Read(p)
+	if err == nil {
+		err = c.enter()
+	}
+	return n, err
 }
 
 func (c *gatedConn) Write(p []byte) (int, error) {
 	if c.open.Load() {
 		return c.Conn.Write(p)
 	}
-	c.gate.leave()
-	defer c.gate.enter()
-	return c.Conn.Write(p)
+	c.begun = true
+	c.leave()
+	n, err := c.Conn.Write(p)
+	if err == nil {
+		err = c.enter()
+	}
+	return n, err
 }
 
 // goodbyeTime is how long a client may take to accept the end of TLS.

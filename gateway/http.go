@@ -82,7 +82,7 @@ func (x *exchange) request(addr string, header http.Header) *http.Request {
 			ForceQuery: x.r.query == "?",
 		},
 		Header: header,
-	}).WithContext(x.ctx)
+	}).WithContext(upstream.ToNode(x.ctx, x.lease.Node))
 	if x.body != nil {
 		req.Body, req.ContentLength, req.GetBody = x.body, x.body.length, x.body.again
 	}
@@ -97,7 +97,7 @@ func (x *exchange) bodyTouched() bool { return x.body != nil && x.body.received.
 // silent in a handshake.
 func nodeFailed(err error) bool {
 	var timeout net.Error
-	return !errors.Is(err, ErrDescriptors) && !errors.Is(err, errClientLeft) && !errors.Is(err, errGatewayEnds) &&
+	return !errors.Is(err, ErrDescriptors) && !errors.Is(err, upstream.ErrNoPort) && !errors.Is(err, errClientLeft) && !errors.Is(err, errGatewayEnds) &&
 		(upstream.DialFailed(err) || errors.As(err, &timeout) && timeout.Timeout())
 }
 
@@ -111,6 +111,8 @@ func upstreamProblem(err error) *problem {
 		return clientLeft().because(err)
 	case errors.Is(err, ErrDescriptors):
 		return overloaded().because(err)
+	case errors.Is(err, upstream.ErrNoPort):
+		return noPort().because(err)
 	case errors.Is(err, errGatewayEnds):
 		return stopping()
 	case errors.Is(err, errNodeSilent), errors.Is(err, errTotalTimeout), errors.Is(err, os.ErrDeadlineExceeded),
@@ -136,9 +138,12 @@ func unquoted(err error) error {
 // A picker walks over the nodes that a request may go to: the one of a pinned
 // route, or those of a balanced one by its policy, each once.
 type picker struct {
-	match *match
-	tried []*upstream.Node
-	err   error // why the last one failed
+	match  *match
+	places *places // which of them have room for a tunnel; nil: it is not for one
+	caps   caps
+	tried  []*upstream.Node
+	full   bool  // some were left out because they are full
+	err    error // why the last one failed
 }
 
 // maxTries bounds how long a client waits for a service whose nodes refuse.
@@ -159,7 +164,7 @@ func (p *picker) next() (*upstream.Lease, string, *problem) {
 	if !ok {
 		return nil, "", nodeDown(p.match.name).because(errors.New("the node has no port " + route.Port))
 	}
-	return node.Lease(), addr, nil
+	return p.lease(node, addr)
 }
 
 func (p *picker) choose() *upstream.Node {
@@ -173,9 +178,9 @@ func (p *picker) choose() *upstream.Node {
 		}
 		return p.match.node
 	case route.Balance == LeastConnections:
-		return p.match.service.LeastConnections(route.Port, p.tried)
+		return p.match.service.LeastConnections(route.Port, p.leftOut())
 	}
-	return p.match.service.RoundRobin(route.Port, p.tried)
+	return p.match.service.RoundRobin(route.Port, p.leftOut())
 }
 
 // failed notes that the node could not be reached.
@@ -184,6 +189,10 @@ func (p *picker) failed(err error) { p.err = err }
 // nobody says why no node is left.
 func (p *picker) nobody() *problem {
 	switch {
+	case errors.Is(p.err, upstream.ErrNoPort):
+		return noPort().because(p.err)
+	case p.full:
+		return p.allFull()
 	case p.match.pinned:
 		return nodeDown(p.match.name).because(p.err)
 	case len(p.tried) == 0:

@@ -253,7 +253,7 @@ func (l *listener) handshake(c *secureConn) error {
 	defer cancel()
 	gated := c.tls.NetConn().(*gatedConn)
 	c.socket.SetDeadline(time.Time{}) // ctx is the one deadline
-	return gated.through(func() error { return c.tls.HandshakeContext(ctx) })
+	return gated.through(ctx, c.tls.HandshakeContext)
 }
 
 // handshakeFailed says why a handshake failed. Clients that go away, probe or
@@ -267,6 +267,10 @@ func (l *listener) handshakeFailed(c *secureConn, err error) {
 	}
 	cause := handshakeCause(err)
 	l.countHandshakeFailure(cause)
+	if errors.Is(err, errHandshakesFull) {
+		l.server.gate.warn(l.server.log)
+		return
+	}
 	level := zerolog.DebugLevel
 	if errors.Is(err, errHandshakePanic) {
 		l.server.panics.Add(1)
@@ -291,6 +295,8 @@ func handshakeCause(err error) string {
 	switch {
 	case errors.Is(err, errHandshakePanic):
 		return "panic"
+	case errors.Is(err, errHandshakesFull):
+		return "overloaded"
 	case errors.Is(err, context.DeadlineExceeded):
 		return "timeout"
 	case errors.Is(err, io.EOF), errors.Is(err, errConnReset):

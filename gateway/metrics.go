@@ -59,7 +59,7 @@ func newMetrics(s *Server) *metrics {
 		}, []string{"error"}, func(code string) []string { return []string{code} }),
 		handshakes: newCounters(prometheus.CounterOpts{
 			Name: "singlegate_handshake_failures_total",
-			Help: "TLS handshakes that failed: timeout, client_left, client_refused (often a certificate it does not trust), not_tls, protocol.",
+			Help: "TLS handshakes that failed: timeout, client_left, client_refused (often a certificate it does not trust), not_tls, protocol, overloaded (limits.handshakes), panic.",
 		}, []string{"listener", "cause"}, handshakeLabels.values),
 	}
 	m.registry.MustRegister(
@@ -71,6 +71,7 @@ func newMetrics(s *Server) *metrics {
 			Help: "Defects that ended a request, a connection or a tunnel. The log has their stacks.",
 		}, func() float64 { return float64(s.panics.Load()) }),
 		newMetricsCollector(s),
+		newCapsCollector(s),
 	)
 	return m
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"html"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 
@@ -145,9 +146,33 @@ func upstreamTimeout() *problem {
 }
 
 func overloaded() *problem {
-	return &problem{status: 503, code: "overloaded", retry: 5, endConn: true,
+	return &problem{status: 503, code: "overloaded", retry: spread(5), endConn: true,
 		en: "The gateway has no capacity for another connection.", zh: "网关已无法接受更多连接。"}
 }
+
+func gatewayFull() *problem {
+	return &problem{status: 503, code: "gateway_full", retry: spread(5),
+		en: "The gateway has as many connections as it may have; try again in a while.", zh: "网关的连接数已达上限，请稍后再试。"}
+}
+
+func nodeFull(name string) *problem {
+	return (&problem{status: 503, code: "node_full", retry: spread(5),
+		en: "The node %q has as many connections as it may have; try again in a while.", zh: "节点 %q 的连接数已达上限，请稍后再试。"}).naming(name)
+}
+
+func serviceFull(service string) *problem {
+	return (&problem{status: 503, code: "service_full", retry: spread(5),
+		en: "No node of %q has room for another connection; try again in a while.", zh: "服务 %q 没有节点能再接受连接，请稍后再试。"}).naming(service)
+}
+
+func noPort() *problem {
+	return &problem{status: 503, code: "no_local_port", retry: spread(5),
+		en: "The gateway has no local port left for another connection to the node; try again in a while.", zh: "网关已没有可用于连接该节点的本地端口，请稍后再试。"}
+}
+
+// spread is a number of seconds between the least and three times as many, so
+// that clients who were refused together do not come back together.
+func spread(least int) int { return least + rand.N(2*least+1) }
 
 // handshakeFailure reaches nobody: there is no connection to answer on.
 func handshakeFailure() *problem {

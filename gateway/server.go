@@ -52,8 +52,9 @@ type Server struct {
 
 	relay   *relay.Engine
 	tunnels *tunnels
+	places  places
 	watcher *watcher
-	gate    gate
+	gate    *gate
 	buffers sync.Pool // of *[]byte, for the bodies of answers
 	tasks   tasks
 	panics  atomic.Int64
@@ -85,10 +86,11 @@ type state struct {
 }
 
 // Check tells what Apply would refuse in a config, without starting anything:
-// it compiles the routes and opens the folders they name.
+// it compiles the routes, opens the folders they name, and looks whether source
+// addresses are this machine's.
 func Check(cfg Config) error {
 	_, err := compileRoutes(&cfg)
-	return err
+	return errors.Join(err, checkSources(&cfg))
 }
 
 // New returns a server that listens nowhere yet; Apply begins.
@@ -105,6 +107,7 @@ func New(o Options) (*Server, error) {
 		gate:      newGate(),
 		listeners: map[string]*listener{},
 	}
+	s.places.nodes = map[upstream.Key]int{}
 	s.metrics = newMetrics(s)
 	s.drains.server = s
 	s.drains.active = map[upstream.Key]*drain{}
@@ -126,7 +129,7 @@ func (s *Server) Apply(cfg Config, snap *discovery.Snapshot) error {
 		return errors.New("the gateway is stopping")
 	}
 	routes, err := compileRoutes(&cfg)
-	if err != nil {
+	if err = errors.Join(err, checkSources(&cfg)); err != nil {
 		return err
 	}
 	opened, err := s.openMissing(cfg)
@@ -134,6 +137,8 @@ func (s *Server) Apply(cfg Config, snap *discovery.Snapshot) error {
 		return err
 	}
 	s.routes = routes
+	s.upstream.SetSources(sourcesOf(&cfg))
+	s.gate.limit(cfg.Limits.Handshakes)
 	var changes upstream.Changes
 	if snap != nil {
 		changes = s.take(*snap)

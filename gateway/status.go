@@ -35,7 +35,8 @@ type NodeStatus struct {
 	EjectedUntil time.Time         `json:"ejected_until,omitzero"` // balanced routes leave it out
 	Draining     bool              `json:"draining"`               // by the operator
 	Tunnels      int               `json:"tunnels"`
-	EntryPoints  []string          `json:"entry_points"` // public URLs that lead to it
+	TunnelsLimit int               `json:"tunnels_limit,omitempty"` // 0: no cap
+	EntryPoints  []string          `json:"entry_points"`            // public URLs that lead to it
 }
 
 // Services tells of every service of the config and of the snapshot, by name.
@@ -71,7 +72,7 @@ func (s *Server) serviceStatus(name string, st *state, entries []Entry) ServiceS
 		status.Nodes = append(status.Nodes, NodeStatus{
 			ID: n.ID, Names: n.Names, Address: n.Address, Ports: n.Ports, Meta: n.Meta, Origin: n.Origin, Status: n.Standing(),
 			EjectedUntil: n.Ejected(), Draining: n.Draining(), Tunnels: s.tunnels.countOf(n.Key()),
-			EntryPoints: entryPoints(n, st, entries),
+			TunnelsLimit: st.cfg.capsOf(name).perNode, EntryPoints: entryPoints(n, st, entries),
 		})
 	}
 	return status

@@ -85,12 +85,15 @@ func (r *request) openTCP(c net.Conn) *problem {
 		r.server.descriptors.warn(r.server.log)
 		return overloaded()
 	}
+	r.match = r.state.table.implied(r.listener.implied, "")
+	if p := r.noPlace(); p != nil {
+		return p // without the work of a handshake
+	}
 	if secure, ok := c.(*secureConn); ok {
 		if err := secure.Handshake(); err != nil {
 			return handshakeFailure().because(err)
 		}
 	}
-	r.match = r.state.table.implied(r.listener.implied, "")
 	if p := r.match.problem(); p != nil {
 		return p
 	}
@@ -109,14 +112,14 @@ func (r *request) openTCP(c net.Conn) *problem {
 
 // dialTCP connects to the node, or to the next one while connections fail.
 func (r *request) dialTCP() (*upstream.Lease, net.Conn, *problem) {
-	pick := picker{match: &r.match}
+	pick := r.tunnelPicker()
 	ctx := upstream.WithConnectTimeout(r.server.running, r.match.route.Timeouts.Connect)
 	for {
 		lease, addr, p := pick.next()
 		if p != nil {
 			return nil, nil, p
 		}
-		conn, err := r.server.upstream.Dial(ctx, addr)
+		conn, err := r.server.upstream.Dial(upstream.ToNode(ctx, lease.Node), addr)
 		if err == nil {
 			lease.Worked()
 			return lease, conn, nil

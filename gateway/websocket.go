@@ -60,7 +60,7 @@ func (r *request) originAllowed() bool {
 func (x *exchange) upgrade() (*upstream.Upgraded, *problem) {
 	r := x.r
 	x.notWaiting() // the handshake has limits of its own
-	pick := picker{match: &r.match}
+	pick := r.tunnelPicker()
 	key := r.headers("Sec-WebSocket-Key")[0]
 	head := r.handshakeHead(r.match.path+r.query, key)
 	timeouts := r.match.route.Timeouts
@@ -70,7 +70,7 @@ func (x *exchange) upgrade() (*upstream.Upgraded, *problem) {
 			return nil, p
 		}
 		x.lease = lease
-		up, err := r.server.upstream.Upgrade(x.ctx, upstream.Upgrade{
+		up, err := r.server.upstream.Upgrade(upstream.ToNode(x.ctx, lease.Node), upstream.Upgrade{
 			Addr: addr, Head: head, Key: key, Connect: timeouts.Connect, Answer: timeouts.Handshake,
 		})
 		if err == nil {

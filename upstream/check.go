@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -73,7 +74,7 @@ func (s *Set) checkService(ctx context.Context, name string, check Check, view *
 			places <- struct{}{}
 			defer func() { <-places }()
 			err := s.check(ctx, n, check)
-			if ctx.Err() == nil && n.state.checked.take(err) {
+			if ctx.Err() == nil && !errors.Is(err, ErrNoPort) && n.state.checked.take(err) {
 				changed(n.Key(), err)
 			}
 		})
@@ -83,7 +84,7 @@ func (s *Set) checkService(ctx context.Context, name string, check Check, view *
 
 // check asks one node.
 func (s *Set) check(ctx context.Context, n *Node, c Check) error {
-	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	ctx, cancel := context.WithTimeout(ToNode(ctx, n), c.Timeout)
 	defer cancel()
 	addr, ok := n.Addr(c.Port)
 	if !ok {
@@ -99,7 +100,7 @@ func (s *Set) check(ctx context.Context, n *Node, c Check) error {
 	case CheckWebSocket:
 		return s.checkWebSocket(ctx, addr, host, c)
 	}
-	conn, err := s.dialer.DialContext(ctx, "tcp", addr)
+	conn, err := s.dial(ctx, "tcp", addr)
 	if err == nil {
 		conn.Close()
 	}

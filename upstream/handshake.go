@@ -42,7 +42,7 @@ var (
 // Dial opens a connection to a node, within the context's connect timeout. An
 // error is a *DialError.
 func (s *Set) Dial(ctx context.Context, addr string) (net.Conn, error) {
-	return dialWithin(ctx, s.dialer, "tcp", addr)
+	return s.dialWithin(ctx, "tcp", addr)
 }
 
 // Upgrade opens a connection to the node, sends the handshake in one write and
@@ -50,7 +50,7 @@ func (s *Set) Dial(ctx context.Context, addr string) (net.Conn, error) {
 // Connection and Sec-WebSocket-Accept are right (RFC 6455 section 4.1). When
 // ctx ends first, the connection is closed and ctx's cause returned.
 func (s *Set) Upgrade(ctx context.Context, u Upgrade) (*Upgraded, error) {
-	conn, err := dialWithin(WithConnectTimeout(ctx, u.Connect), s.dialer, "tcp", u.Addr)
+	conn, err := s.dialWithin(WithConnectTimeout(ctx, u.Connect), "tcp", u.Addr)
 	if err != nil {
 		return nil, orCause(ctx, err)
 	}

@@ -12,7 +12,7 @@ import (
 
 // newTransport is the pool of connections for HTTP requests. It passes bytes
 // on as they are: no compression of its own, no proxy, no HTTP/2.
-func newTransport(dialer Dialer) *http.Transport {
+func (s *Set) newTransport() *http.Transport {
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, address string) (conn net.Conn, err error) {
 			// net/http dials in a goroutine of its own, where a panic would end
@@ -22,7 +22,7 @@ func newTransport(dialer Dialer) *http.Transport {
 					conn, err = nil, &dialPanic{value: v, stack: debug.Stack()}
 				}
 			}()
-			return dialWithin(ctx, dialer, network, address)
+			return s.dialWithin(ctx, network, address)
 		},
 		DisableCompression:     true,
 		MaxIdleConns:           1024,
@@ -43,13 +43,13 @@ func WithConnectTimeout(ctx context.Context, d time.Duration) context.Context {
 	return context.WithValue(ctx, connectTimeout{}, d)
 }
 
-func dialWithin(ctx context.Context, dialer Dialer, network, address string) (net.Conn, error) {
+func (s *Set) dialWithin(ctx context.Context, network, address string) (net.Conn, error) {
 	if d, ok := ctx.Value(connectTimeout{}).(time.Duration); ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, d)
 		defer cancel()
 	}
-	conn, err := dialer.DialContext(ctx, network, address)
+	conn, err := s.dial(ctx, network, address)
 	if err != nil {
 		return nil, &DialError{Address: address, Err: err}
 	}

@@ -65,9 +65,14 @@ func (n *Node) Lease() *Lease {
 
 // A Lease is one request's or tunnel's use of a node.
 type Lease struct {
-	Node *Node
-	done atomic.Bool
+	Node   *Node
+	done   atomic.Bool
+	onDone func()
 }
+
+// OnDone has f called when the node is given back. It may be called once, by
+// whoever took the lease, before anybody else has it.
+func (l *Lease) OnDone(f func()) { l.onDone = f }
 
 // Failed notes that the node could not be reached or did not answer a handshake.
 func (l *Lease) Failed() { l.Node.state.health.failed(time.Now()) }
@@ -79,6 +84,9 @@ func (l *Lease) Worked() { l.Node.state.health.worked() }
 func (l *Lease) Done() {
 	if l.done.CompareAndSwap(false, true) {
 		l.Node.state.active.Add(-1)
+		if l.onDone != nil {
+			l.onDone()
+		}
 	}
 }
 

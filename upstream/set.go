@@ -10,6 +10,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -43,6 +44,7 @@ type View struct {
 type Set struct {
 	dialer    Dialer
 	transport *http.Transport
+	sources   atomic.Pointer[map[string][]netip.Addr] // by service
 
 	mu     sync.Mutex
 	states map[Key]*state
@@ -53,25 +55,26 @@ type Set struct {
 // state is what outlives a snapshot.
 type state struct {
 	active   atomic.Int64
+	turn     atomic.Uint32 // of its service's source addresses
 	draining atomic.Bool
 	health   health
 	checked  checked
 }
 
-// A Dialer opens connections to nodes; *net.Dialer is one.
+// A Dialer opens connections to nodes. One that is built upon Net knows of
+// source addresses.
 type Dialer interface {
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // New returns a set without nodes. Every upstream connection is opened through
-// dialer; nil means a net.Dialer, which tries all addresses of a name, of both
-// address families.
+// dialer; nil means a Net.
 func New(dialer Dialer) *Set {
 	if dialer == nil {
-		dialer = &net.Dialer{}
+		dialer = Net{}
 	}
 	s := &Set{dialer: dialer, states: map[Key]*state{}, nodes: map[Key]discovery.Node{}, turns: map[string]*atomic.Uint32{}}
-	s.transport = newTransport(dialer)
+	s.transport = s.newTransport()
 	return s
 }
 

@@ -46,7 +46,7 @@ func (v *view) table(b *strings.Builder) {
 		for _, n := range s.Nodes {
 			key := upstream.Key{Service: s.Name, ID: n.ID}
 			t.add([]string{
-				shown(s.Name), shown(n.ID), address(n), source(s, n), v.health(n), strconv.Itoa(n.Tunnels), v.drain(key, n), v.age(s),
+				shown(s.Name), shown(n.ID), address(n), source(s, n), v.health(n), tunnels(n), v.drain(key, n), v.age(s),
 			}, entryPoints(n)...)
 			delete(v.drains, key)
 		}
@@ -80,6 +80,14 @@ func address(n gateway.NodeStatus) string {
 		host += fmt.Sprintf(" %s:%d", name, n.Ports[name])
 	}
 	return shown(host)
+}
+
+// tunnels is how many there are, of how many there may be.
+func tunnels(n gateway.NodeStatus) string {
+	if n.TunnelsLimit > 0 {
+		return fmt.Sprintf("%d/%d", n.Tunnels, n.TunnelsLimit)
+	}
+	return strconv.Itoa(n.Tunnels)
 }
 
 func source(s admin.Service, n gateway.NodeStatus) string {

@@ -85,6 +85,9 @@ func (s *site) reload(file *config.File, store *certs.Store, err error) {
 	if file.Admin != before.Admin {
 		s.log.Warn().Msg("admin.address changes with a restart")
 	}
+	for _, w := range s.fds.Headroom().Warnings(file.Gateway) {
+		s.log.Warn().Msg(w)
+	}
 	s.log.Info().Int("tunnels", s.server.Tunnels()).Msgf("reloaded: %s", summary(file))
 }
 
@@ -110,7 +113,8 @@ func (s *site) announce() {
 	for _, p := range s.file.Gateway.NodePorts {
 		s.log.Info().Str("kind", p.Kind).Bool("tls", p.TLS).Str("to", "service "+p.Service).Msg("one port per node")
 	}
-	s.log.Info().Str("version", version).Int("tunnels_possible", s.fds.Tunnels()).Msgf("ready: %s", summary(s.file))
+	s.fds.Headroom().Log(s.log, s.file.Gateway)
+	s.log.Info().Str("version", version).Msgf("ready: %s", summary(s.file))
 }
 
 func describeAction(r gateway.Route) string {

@@ -82,7 +82,10 @@ func goodFile() *File {
 				},
 			},
 			Services: []gateway.ServiceRef{
-				{At: "singlegate.yaml:13:3", Name: "app", Ports: []string{""}, Tunnels: gateway.DefaultTunnelPolicy()},
+				{
+					At: "singlegate.yaml:13:3", Name: "app", Ports: []string{""}, Tunnels: gateway.DefaultTunnelPolicy(), TunnelsPerNode: 5000,
+					SourceAddresses: []netip.Addr{netip.MustParseAddr("10.0.0.5"), netip.MustParseAddr("fd00::5"), netip.MustParseAddr("10.0.0.6")},
+				},
 				{At: "singlegate.yaml:14:3", Name: "xmpp", Ports: []string{"", "bosh", "tcp"}, Tunnels: gateway.DefaultTunnelPolicy()},
 				{At: "singlegate.yaml:19:3", Name: "im", Ports: []string{"ws"}, Tunnels: gateway.DefaultTunnelPolicy()},
 				{At: "singlegate.yaml:20:3", Name: "im-copy", Ports: []string{"ws"}, Tunnels: gateway.DefaultTunnelPolicy()},
@@ -92,7 +95,7 @@ func goodFile() *File {
 			},
 			Limits: gateway.Limits{
 				HeadSize: 32 << 10, HeadTimeout: 5 * time.Second, HandshakeTimeout: 6 * time.Second,
-				KeepAlive: 7 * time.Second, Descriptors: 1000,
+				KeepAlive: 7 * time.Second, Descriptors: 1000, Tunnels: 400, Handshakes: 500,
 			},
 			Shutdown: gateway.Shutdown{Drain: 1500 * time.Millisecond, Deadline: 20 * time.Second},
 			Redact:   gateway.Redact{Query: []string{"ticket"}, Paths: []string{"/ws/{session}/*"}},

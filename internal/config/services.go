@@ -65,6 +65,8 @@ func (d *decoder) service(f *field) *service {
 	s.broken = len(d.errs) > errs
 	if ok {
 		read(o, "tunnels", &s.ref.Tunnels, d.tunnels)
+		read(o, "tunnels_per_node", &s.ref.TunnelsPerNode, d.integer(1, 1<<30))
+		read(o, "source_addresses", &s.ref.SourceAddresses, d.sources)
 		read(o, "check", &s.ref.Check, d.check)
 		o.done()
 	}

@@ -124,6 +124,8 @@ func (d *decoder) limits(v value) (gateway.Limits, bool) {
 	read(o, "handshake_timeout", &l.HandshakeTimeout, d.wait)
 	read(o, "keep_alive", &l.KeepAlive, d.wait)
 	read(o, "descriptors", &l.Descriptors, d.integer(0, 1<<30))
+	read(o, "tunnels", &l.Tunnels, d.integer(1, 1<<30))
+	read(o, "handshakes", &l.Handshakes, d.integer(1, 1<<30))
 	o.done()
 	return l, true
 }
