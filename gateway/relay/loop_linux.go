@@ -22,8 +22,15 @@ type loops struct {
 	mu    sync.Mutex
 	list  []*loop
 	next  int
+	using system
 	ended chan struct{} // ends the ticking
 	done  sync.WaitGroup
+}
+
+// system is the system calls on which everything depends, for tests that count
+// them or have them fail. The zero value is the system's.
+type system struct {
+	read, write func(fd int, p []byte) (int, error)
 }
 
 // pick returns a loop for a tunnel; nil when the system has none to give.
@@ -40,7 +47,7 @@ func (l *loops) pick(tick time.Duration) *loop {
 func (l *loops) start(tick time.Duration) error {
 	list := make([]*loop, runtime.GOMAXPROCS(0))
 	for i := range list {
-		one, err := newLoop()
+		one, err := newLoop(l.using)
 		if err != nil {
 			for _, made := range list[:i] {
 				made.release()
@@ -98,10 +105,11 @@ func (l *loops) close() {
 // The goroutine waits for the set in the Go runtime's poller: one that blocked
 // in epoll_wait would keep its processor until the scheduler takes that back.
 type loop struct {
-	file  *os.File // the epoll set
-	raw   syscall.RawConn
-	epoll int
-	bell  int // an eventfd in the set: there is mail
+	file   *os.File // the epoll set
+	raw    syscall.RawConn
+	epoll  int
+	bell   int // an eventfd in the set: there is mail
+	system system
 
 	events  [batch]unix.EpollEvent
 	slots   []slot
@@ -129,12 +137,15 @@ type slot struct {
 
 const bellSlot = -1
 
-func newLoop() (*loop, error) {
+func newLoop(using system) (*loop, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	l := &loop{epoll: epoll, began: time.Now(), in: make([]byte, maxHeader+turnBytes)}
+	l := &loop{epoll: epoll, system: using, began: time.Now(), in: make([]byte, maxHeader+turnBytes)}
+	if l.system.read == nil {
+		l.system = system{unix.Read, unix.Write}
+	}
 	if l.bell, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		unix.Close(epoll)
 		return nil, os.NewSyscallError("eventfd", err)
@@ -178,7 +189,7 @@ func (l *loop) turn() (more bool) {
 	for i := range max(n, 0) {
 		l.dispatch(&l.events[i])
 	}
-	l.read()
+	l.openMail()
 	list := l.ready
 	l.ready = l.spare[:0]
 	for i, t := range list {
@@ -202,8 +213,8 @@ func (l *loop) dispatch(e *unix.EpollEvent) {
 	}
 }
 
-// read opens the mailbox.
-func (l *loop) read() {
+// openMail does what others have asked for.
+func (l *loop) openMail() {
 	l.mu.Lock()
 	mail := l.mail
 	l.mail = nil

@@ -108,7 +108,7 @@ func (s *socket) Read(p []byte) (int, error) {
 		return 0, errWouldBlock
 	}
 	for {
-		n, err := unix.Read(int(s.fd), p)
+		n, err := s.tunnel.loop.system.read(int(s.fd), p)
 		switch {
 		case n > 0:
 			s.readable = n == len(p) || s.hungUp
@@ -154,7 +154,7 @@ func (s *socket) send(p []byte) error {
 // put gives the system as much of p as it takes.
 func (s *socket) put(p []byte) (n int) {
 	for n < len(p) {
-		m, err := unix.Write(int(s.fd), p[n:])
+		m, err := s.tunnel.loop.system.write(int(s.fd), p[n:])
 		switch {
 		case m > 0:
 			n += m
