@@ -1,7 +1,9 @@
 package discovery
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -139,6 +141,40 @@ func TestTaggedServicesAreBounded(t *testing.T) {
 	}
 	if n := log.count("is not followed"); n != 2 {
 		t.Errorf("logged are %q", log.lines)
+	}
+}
+
+// A service without tags is not asked for any more, unless the config needs it.
+func TestWatchesFollowTheList(t *testing.T) {
+	source := tagSource(t, ConsulConfig{Address: "127.0.0.1:1"}, nil, nil, ConsulService{
+		Name: "mine", Service: "im", Ports: map[string]PortFrom{"tcp": {Sibling: "im-tcp"}},
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	w := &watches{source: source, ctx: ctx, updates: make(chan update), lists: make(chan update), running: map[string]running{}}
+	defer w.group.Wait()
+	defer cancel()
+	w.begin()
+	k := &consulKnowledge{source: source, views: map[string]view{}, services: map[string]Service{}}
+	k.catalog.followed = map[string]ConsulService{}
+	list := func(names ...string) view {
+		v := view{known: true}
+		for _, name := range names {
+			v.listed = append(v.listed, &api.ServiceEntry{Node: &api.Node{}, Service: &api.AgentService{Service: name}})
+		}
+		return v
+	}
+	for _, tt := range []struct {
+		listed []string
+		want   string
+	}{
+		{[]string{"im", "im-tcp", "web"}, " im im-tcp web"},
+		{[]string{"shop"}, " im im-tcp shop"},
+		{nil, " im im-tcp"},
+	} {
+		k.found(list(tt.listed...), w)
+		if got := strings.Join(slices.Sorted(maps.Keys(w.running)), " "); got != tt.want {
+			t.Errorf("with %q there are watches of %q, want %q", tt.listed, got, tt.want)
+		}
 	}
 }
 

@@ -102,7 +102,7 @@ func TestTagRoutes(t *testing.T) {
 	s.gets("x", "/shared/a", "s1 /shared/a, w1 /shared/a")
 	s.gets("shop.example.gov", "/shared", "w1 /shared") // a host comes before a path
 	s.gets("x", "/down/a%2Fb/c", "w1 /a%2Fb/c")
-	s.e.logs.wait(t, `"kind":"request"`, `"service":"shop"`, `"node":"s1"`, `"route":"/shared"`)
+	s.e.logs.wait(t, `"kind":"request"`, `"service":"web"`, `"node":"w1"`, `"route":"/shared"`)
 
 	s.publish(map[string][]discovery.TagRoute{"web": {tagRoute("", "/app", "", "w2")}})
 	s.gets("x", "/app/a", "w2 /app/a")

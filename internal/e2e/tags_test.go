@@ -87,10 +87,13 @@ func TestConsulTags(t *testing.T) {
 
 	tag(agent, "web", w1, "urlprefix-/app strip=/app", "urlprefix-shop.example.gov/", "urlprefix-:1883 proto=tcp", "urlprefix-/taken", "primary")
 	until(t, "the first instance is reachable", func() error { return d.greets("/app/chat", "w1", "/chat") })
-	tag(agent, "web", w2, "urlprefix-/app strip=/app")
-	tag(agent, "shop", s1, "urlprefix-/shop")
+	tag(agent, "web", w2, "urlprefix-/app strip=/app", "urlprefix-/both")
+	tag(agent, "shop", s1, "urlprefix-/shop", "urlprefix-/both")
 	until(t, "another service is reachable", func() error { return d.greets("/shop/a", "s1", "/shop/a") })
 	until(t, "both instances share what both ask for", func() error { return d.greetedBy("/app", "w1 w2") })
+	until(t, "two services share what both ask for", func() error { return d.greetedBy("/both", "s1 w2") })
+	s.awaitLog(1, `"route":"/both","service":"web","node":"w2"`)
+	s.awaitLog(1, `"route":"/both","service":"shop","node":"s1"`)
 	if err := errors.Join(named.greetedBy("/x", "w1"), named.greets("/app/x", "w1", "/app/x"), d.answers("/x", 404, "no_route"), d.answers("/taken", 301, "")); err != nil {
 		t.Error(err)
 	}
