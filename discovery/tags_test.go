@@ -341,6 +341,11 @@ func TestTagsBehindACL(t *testing.T) {
 	blind.untilAll(t, "a reason", func(s Snapshot) bool {
 		return strings.Contains(s.Partial, "lists no service with tags for routes, but it hides all from callers without a token")
 	})
+	write("00000000-0000-0000-0000-000000000000")
+	refused := record(t, tagSource(t, ConsulConfig{Address: a.Address, TokenFile: file}, nil, nil))
+	refused.untilAll(t, "a reason", func(s Snapshot) bool {
+		return strings.Contains(s.Partial, "it needs service:read for the services with tags, and node:read")
+	})
 	write(part)
 	r := record(t, tagSource(t, ConsulConfig{Address: a.Address, TokenFile: file, Wait: time.Second}, nil, nil))
 	r.untilAll(t, "what the token may read", has("im", "/im→ node1"))

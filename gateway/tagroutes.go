@@ -174,7 +174,7 @@ func (t *table) leftOutOf(svc *upstream.Service) []discovery.LeftOut {
 
 // noteTags says what tags have brought and taken, and which cannot be served.
 func (s *Server) noteTags(before, now *table) {
-	was, is := before.tagged(), now.tagged()
+	was, is := before.byTag(), now.byTag()
 	for _, name := range slices.Sorted(maps.Keys(is)) {
 		if was[name] == nil {
 			s.log.Info().Str("route", name).Str("service", is[name].Service).Msg("route of a tag added")
@@ -194,8 +194,8 @@ func (s *Server) noteTags(before, now *table) {
 	}
 }
 
-// tagged are the routes of tags by name.
-func (t *table) tagged() map[string]*route {
+// byTag are the routes of tags by name.
+func (t *table) byTag() map[string]*route {
 	routes := map[string]*route{}
 	for _, r := range t.routes {
 		if r.pool != nil {
