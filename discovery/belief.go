@@ -46,6 +46,7 @@ type patience struct {
 type belief struct {
 	patience
 	instances
+	catalog  bool // it is of the list of services with tags, which are its instances
 	known    bool
 	taken    time.Time // when Consul last confirmed all of it
 	fault    string    // why taken stands still
@@ -69,10 +70,10 @@ func (b *belief) answered(a answer, now time.Time) {
 		b.failed("Consul's servers have no leader; what they answer may be old")
 		return
 	case len(a.entries) == 0 && a.blind:
-		b.failed("Consul lists no instance, but it hides all from callers without a token; give the gateway one with token_file")
+		b.failed(fmt.Sprintf("Consul lists no %s, but it hides all from callers without a token; give the gateway one with token_file", b.one()))
 		return
 	case a.filtered && (len(a.entries) == 0 || b.known && !b.filtered):
-		b.failed("the token may not read everything of the service; give it service:read for the service and node:read for its nodes")
+		b.failed(b.rights())
 		return
 	case b.index > a.index && len(a.entries) > 0:
 		b.doubt, b.back = true, now
@@ -112,16 +113,16 @@ func (b *belief) nothing(a answer, now time.Time) {
 		b.confirmed(now)
 		return
 	case had > 0 && (b.lost || a.index < b.index):
-		b.fault = fmt.Sprintf("Consul lost its state (its index was %d and went down) and lists no instance since; the %d known before are kept until it lists some",
-			b.index, had)
+		b.fault = fmt.Sprintf("Consul lost its state (its index was %d and went down) and lists no %s since; the %d known before are kept until it lists some",
+			b.index, b.one(), had)
 		b.lost, b.doubt, b.back, b.empty = true, true, now, time.Time{}
 		return
 	case had > 0 && a.index == b.index:
-		b.fault = fmt.Sprintf("Consul lists no instance at the index (%d) at which it listed some, as after a restart without its state; the %d known before are kept", a.index, had)
+		b.fault = fmt.Sprintf("Consul lists no %s at the index (%d) at which it listed some, as after a restart without its state; the %d known before are kept", b.one(), a.index, had)
 		b.doubt, b.back, b.empty = true, now, time.Time{}
 		return
 	case b.doubt && now.Sub(b.back) < b.settle:
-		b.fault = fmt.Sprintf("Consul is back and lists no instance yet; this is believed at %s", clock(b.back.Add(b.settle)))
+		b.fault = fmt.Sprintf("Consul is back and lists no %s yet; this is believed at %s", b.one(), clock(b.back.Add(b.settle)))
 		return
 	case b.empty.IsZero():
 		b.empty = now
@@ -135,6 +136,22 @@ func (b *belief) nothing(a answer, now time.Time) {
 
 func (b *belief) confirmed(now time.Time) {
 	b.taken, b.fault, b.doubt, b.back = now, "", false, time.Time{}
+}
+
+// one is what there are several of.
+func (b *belief) one() string {
+	if b.catalog {
+		return "service with tags for routes"
+	}
+	return "instance"
+}
+
+// rights says what a token lacks that hides something.
+func (b *belief) rights() string {
+	if b.catalog {
+		return "the token may not read every service, so tags may be hidden; give it service:read for all that have tags, and node:read"
+	}
+	return "the token may not read everything of the service; give it service:read for the service and node:read for its nodes"
 }
 
 // failing tells whether the last query gave nothing that could be believed or

@@ -26,14 +26,15 @@ type instances struct {
 	kept   []*api.ServiceEntry // by earlier ones: Consul may only have forgotten them for the moment
 }
 
-// build makes nodes of the instances of a Consul service, sorted by id, and says
-// which instances cannot be nodes and why. Siblings are the instances of the
-// other Consul services that it takes ports from, by name.
+// build makes nodes of the instances of a Consul service, sorted by id, with the
+// routes that their tags ask for, and says which instances cannot be nodes, which
+// tags no routes, and why. Siblings are the instances of the other Consul services
+// that it takes ports from, by name.
 //
 // Of several instances with one node id the first counts, by service id and then
 // by the name of Consul's node; one that is listed counts before one that is kept.
-func build(s ConsulService, own instances, siblings map[string]instances) ([]Node, []LeftOut) {
-	b := builder{service: s, siblings: map[string]map[string]*api.ServiceEntry{}, taken: map[string]string{}}
+func build(s ConsulService, own instances, siblings map[string]instances) ([]Node, []TagRoute, []LeftOut) {
+	b := builder{service: s, siblings: map[string]map[string]*api.ServiceEntry{}, taken: map[string]string{}, tags: newTagBuilder(s)}
 	for name, list := range siblings {
 		b.siblings[name] = b.byNodeID(list)
 	}
@@ -44,7 +45,7 @@ func build(s ConsulService, own instances, siblings map[string]instances) ([]Nod
 		b.add(e, true)
 	}
 	slices.SortFunc(b.nodes, func(x, y Node) int { return cmp.Compare(x.ID, y.ID) })
-	return b.nodes, b.leftOut
+	return b.nodes, b.tags.sorted(), append(b.leftOut, b.tags.leftOut...)
 }
 
 type builder struct {
@@ -53,6 +54,7 @@ type builder struct {
 	taken    map[string]string                       // instances by their node id in lower case
 	nodes    []Node
 	leftOut  []LeftOut
+	tags     *tagBuilder
 }
 
 // sorted gives the usable entries in the order in which they count.
@@ -79,7 +81,7 @@ func (b *builder) byNodeID(list instances) map[string]*api.ServiceEntry {
 }
 
 func (b *builder) add(e *api.ServiceEntry, kept bool) {
-	if b.service.Tag != "" && !slices.Contains(e.Service.Tags, b.service.Tag) {
+	if b.service.Tag != "" && !slices.Contains(e.Service.Tags, b.service.Tag) || b.service.tagged && !hasPrefix(e.Service.Tags, b.service.prefix) {
 		return
 	}
 	node, problem := b.node(e)
@@ -97,6 +99,7 @@ func (b *builder) add(e *api.ServiceEntry, kept bool) {
 	}
 	b.taken[strings.ToLower(node.ID)] = instanceName(e)
 	b.nodes = append(b.nodes, node)
+	b.tags.add(e, node.ID)
 }
 
 // doubleHint helps with the most usual cause: a service that is registered under
@@ -108,8 +111,12 @@ func doubleHint(rule string) string {
 	return ""
 }
 
-// instanceName names an instance for an operator, who may know it by both parts.
+// instanceName names an instance for an operator, who may know it by both parts;
+// a service of the catalog is on no node.
 func instanceName(e *api.ServiceEntry) string {
+	if e.Node.Node == "" {
+		return shortened(e.Service.ID)
+	}
 	return shortened(e.Service.ID) + " on " + shortened(e.Node.Node)
 }
 
@@ -134,9 +141,9 @@ func (b *builder) node(e *api.ServiceEntry) (n Node, problem string) {
 func nodeID(rule string, e *api.ServiceEntry) (id, problem string) {
 	where := "its service id"
 	switch key, isMeta := strings.CutPrefix(rule, "meta."); {
-	case rule == "" || rule == "id":
+	case rule == "" || rule == "id" || rule == idOfTagged && e.Service.ID != e.Service.Service:
 		id = e.Service.ID
-	case rule == "node":
+	case rule == "node", rule == idOfTagged:
 		id, where = e.Node.Node, "the name of its Consul node"
 	case isMeta:
 		var ok bool

@@ -123,7 +123,7 @@ func TestBuild(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			siblings := map[string]instances{"im-tcp": {listed: tt.siblings}}
-			nodes, leftOut := build(tt.service, instances{listed: tt.entries}, siblings)
+			nodes, _, leftOut := build(tt.service, instances{listed: tt.entries}, siblings)
 			if got := shown(nodes, leftOut); got != tt.want {
 				t.Errorf("got  %s\nwant %s", got, tt.want)
 			}
@@ -185,7 +185,7 @@ func TestBuildKept(t *testing.T) {
 		listed: []*api.ServiceEntry{entry("y", meta("n", "n1"), at("10.0.0.2", 80))},
 		kept:   []*api.ServiceEntry{entry("x", meta("n", "n1"), at("10.0.0.1", 80)), entry("z", meta("n", "n2")), entry("bad")},
 	}
-	nodes, leftOut := build(ConsulService{NodeID: "meta.n"}, own, nil)
+	nodes, _, leftOut := build(ConsulService{NodeID: "meta.n"}, own, nil)
 	if got, want := shown(nodes, leftOut), "n1=10.0.0.2:80 n2=10.0.0.9:80"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -203,7 +203,7 @@ func FuzzBuild(f *testing.F) {
 		}
 		s := ConsulService{Name: "im", Service: "im", NodeID: rule, Ports: map[string]PortFrom{"": {}, "ws": {Meta: "ws"}, "tcp": {Sibling: "s"}}}
 		half := len(entries) / 2
-		nodes, leftOut := build(s, instances{entries[:half], entries[half:]}, map[string]instances{"s": {listed: entries}})
+		nodes, _, leftOut := build(s, instances{entries[:half], entries[half:]}, map[string]instances{"s": {listed: entries}})
 		if _, err := encodeCache(map[string]Service{"im": {Nodes: nodes}}); err != nil {
 			t.Fatal(err)
 		}
@@ -228,7 +228,7 @@ func FuzzBuild(f *testing.F) {
 				t.Errorf("%+v is no line", l)
 			}
 		}
-		again, _ := build(s, instances{entries[:half], entries[half:]}, map[string]instances{"s": {listed: entries}})
+		again, _, _ := build(s, instances{entries[:half], entries[half:]}, map[string]instances{"s": {listed: entries}})
 		if !reflect.DeepEqual(nodes, again) {
 			t.Error("built twice, the nodes differ")
 		}

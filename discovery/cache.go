@@ -2,23 +2,26 @@ package discovery
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
 
 // WithCache keeps the snapshots of s in a file, so that a cold start goes well
 // without what s asks. The services are those that s is to know; the file's others
-// are dropped.
+// are dropped, unless only their tags name them and s follows tags.
 //
 // When s has published nothing for two seconds, or a snapshot that lacks services,
 // these are taken from the file, with the source "cache", the Taken of then, and
-// a Fault that says so; they are replaced one by one as s comes to know them. The
+// a Fault that says so, and are Partial; they are replaced one by one as s comes to
+// know them, and those that only tags name go when s knows which there are. The
 // file is written whole or not at all, at most once a second and, with the
 // last snapshot, when Run ends. A file that cannot be read or written is logged
 // and never stops the source.
@@ -38,14 +41,18 @@ type cache struct {
 // Unknown implements Explainer. It names services that the file fills in as well.
 func (c *cache) Unknown() map[string]string { return unknownOf(c.source) }
 
+func (c *cache) notFound() string { return notFoundBy(c.source) }
+
 // Run implements Source. It ends with ctx or with the source.
 func (c *cache) Run(ctx context.Context, publish func(Snapshot)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	kept := c.read()
 	write := make(chan map[string]Service, 1)
 	var writer sync.WaitGroup
-	writer.Go(func() { c.write(ctx, write) })
+	writing, enough := context.WithCancel(context.WithoutCancel(ctx)) // it is given the last snapshot after ctx's end, too
+	writer.Go(func() { c.write(writing, write) })
 	defer writer.Wait()
+	defer enough()
 	defer cancel()
 	snapshots, ended := start(ctx, c.source)
 	silence := time.NewTimer(c.grace)
@@ -56,14 +63,17 @@ func (c *cache) Run(ctx context.Context, publish func(Snapshot)) error {
 			return err
 		case <-silence.C:
 			if len(kept) > 0 {
-				publish(c.filled(Snapshot{}, kept))
+				publish(c.filled(Snapshot{Partial: c.notFound()}, kept))
 			}
 		case snap := <-snapshots:
 			silence.Stop()
 			publish(c.filled(snap, kept))
-			for name, s := range snap.Services {
-				kept[name] = s
+			for name, s := range kept {
+				if s.Tagged && snap.Partial == "" {
+					delete(kept, name)
+				}
 			}
+			maps.Copy(kept, snap.Services)
 			latest(write, c.ours(kept))
 		}
 	}
@@ -113,7 +123,13 @@ func (c *cache) read() map[string]Service {
 func (c *cache) ours(all map[string]Service) map[string]Service {
 	ours := map[string]Service{}
 	for _, name := range c.services {
-		if s, ok := all[name]; ok {
+		if s, ok := all[name]; ok && !s.Tagged {
+			ours[name] = s
+		}
+	}
+	tags := c.notFound() != ""
+	for name, s := range all {
+		if s.Tagged && tags && !slices.Contains(c.services, name) {
 			ours[name] = s
 		}
 	}
@@ -121,6 +137,7 @@ func (c *cache) ours(all map[string]Service) map[string]Service {
 }
 
 // filled is a snapshot with the services that it lacks as far as they are kept.
+// One that only tags name is not lacking from a snapshot that has all of those.
 func (c *cache) filled(snap Snapshot, kept map[string]Service) Snapshot {
 	all := maps.Clone(snap.Services)
 	if all == nil {
@@ -128,20 +145,24 @@ func (c *cache) filled(snap Snapshot, kept map[string]Service) Snapshot {
 	}
 	var why map[string]string
 	for name, s := range c.ours(kept) {
-		if _, ok := all[name]; ok {
+		if _, ok := all[name]; ok || s.Tagged && snap.Partial == "" {
 			continue
 		}
 		if why == nil {
 			why = unknownOf(c.source)
 		}
-		s.Source, s.LeftOut = "cache", nil
+		s.Source, s.LeftOut, s.Partial = "cache", nil, true
 		s.Fault = "from the cache of " + clock(s.Taken.Local())
-		if reason := why[name]; reason != "" {
+		reason := why[name]
+		if s.Tagged {
+			reason = cmp.Or(reason, snap.Partial)
+		}
+		if reason != "" {
 			s.Fault = reason + "; " + s.Fault
 		}
 		all[name] = s
 	}
-	return Snapshot{Services: all}
+	return Snapshot{Services: all, Partial: snap.Partial}
 }
 
 // write writes what comes, at most once in a while, and what came last in the end.

@@ -293,3 +293,86 @@ func TestColdStart(t *testing.T) {
 		t.Errorf("the fault is %q", s.Fault)
 	}
 }
+
+// hasten makes a cache impatient.
+func hasten(s Source) Source {
+	s.(*cache).grace = time.Millisecond
+	return s
+}
+
+// finding is a scripted source that may find services by their tags.
+type finding struct{ *scripted }
+
+func (finding) notFound() string { return "nobody has looked yet" }
+
+// Services that only tags name come from the file until the source knows which
+// there are, with their routes, and leave the file with it.
+func TestCacheKeepsTaggedServices(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "snapshot.json")
+	taken := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
+	tagged := func(ids ...string) Service {
+		return Service{
+			Nodes: nodesNamed(ids...), Source: "consul", Taken: taken, Tagged: true,
+			Routes: []TagRoute{{Host: "im.example.gov", Path: "/app", Rewrite: "/", Nodes: []Share{{ids[0], 0.5}}}},
+		}
+	}
+	data, err := encodeCache(map[string]Service{"im": tagged("node1"), "web": tagged("w1"), "named": tagged("n1")})
+	if err == nil {
+		err = os.WriteFile(path, data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := newScripted()
+	r := record(t, hasten(WithCache(path, finding{source}, []string{"named"}, nil)))
+	im := r.until(t, "the cache", faulty("from the cache of "))
+	want := tagged("node1")
+	if !reflect.DeepEqual(im.Routes, want.Routes) || !im.Tagged || !im.Partial || !strings.HasPrefix(im.Fault, "nobody has looked yet; ") {
+		t.Errorf("got %+v", im)
+	}
+	if snap, _ := r.latest(); len(snap.Services) != 2 || snap.Partial != "nobody has looked yet" {
+		t.Errorf("got %+v", snap)
+	}
+	source.snaps <- Snapshot{Services: map[string]Service{"im": tagged("node2")}, Partial: "not all"}
+	r.until(t, "the source", healthy("node2"))
+	if snap, _ := r.latest(); len(snap.Services) != 2 || snap.Partial != "not all" {
+		t.Errorf("got %+v", snap)
+	}
+	source.snaps <- Snapshot{Services: map[string]Service{"im": tagged("node3")}}
+	r.until(t, "all of the source", healthy("node3"))
+	if snap, _ := r.latest(); len(snap.Services) != 1 || snap.Partial != "" {
+		t.Errorf("got %+v", snap)
+	}
+	r.stop()
+	kept, err := ReadCache(path)
+	if err != nil || len(kept.Services) != 1 || !reflect.DeepEqual(kept.Services["im"].Routes, tagged("node3").Routes) || !kept.Services["im"].Tagged {
+		t.Errorf("the file has %+v, %v", kept, err)
+	}
+
+	// Who does not follow tags has no such services.
+	source = newScripted()
+	r = record(t, hasten(WithCache(path, source, nil, nil)))
+	source.snaps <- Snapshot{Services: map[string]Service{"im": {Source: "consul"}}, Partial: ""}
+	if s := r.until(t, "the source", healthy("")); s.Tagged {
+		t.Errorf("got %+v", s)
+	}
+}
+
+func TestCacheWithBadRoutes(t *testing.T) {
+	for problem, r := range map[string]TagRoute{
+		"its host is no host name":        {Host: "A.example.gov", Path: "/"},
+		"its path or its rewrite":         {Path: "x"},
+		"rewrite does not begin":          {Path: "/x", Rewrite: "x"},
+		`there is no node "w9"`:           {Path: "/x", Nodes: []Share{{"w9", 0}}},
+		`the weight of node "w1" is -1`:   {Path: "/x", Nodes: []Share{{"w1", -1}}},
+		`the node "w1" has no port "tcp"`: {Path: "/x", Port: "tcp", Nodes: []Share{{"w1", 0}}},
+	} {
+		data, err := encodeCache(map[string]Service{"web": {Nodes: nodesNamed("w1"), Routes: []TagRoute{r}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := decodeCache(data); err == nil || !strings.Contains(err.Error(), problem) {
+			t.Errorf("want %q, got %v", problem, err)
+		}
+	}
+}

@@ -29,6 +29,8 @@ type cachedService struct {
 	Source string       `json:"source"`
 	Taken  time.Time    `json:"taken"`
 	Nodes  []cachedNode `json:"nodes"`
+	Routes []TagRoute   `json:"routes,omitempty"`
+	Tagged bool         `json:"tagged,omitempty"`
 }
 
 type cachedNode struct {
@@ -88,7 +90,7 @@ func decodeCache(data []byte) (Snapshot, error) {
 		if err != nil {
 			return Snapshot{}, fmt.Errorf("it is broken: service %s: %w", quoted(name), err)
 		}
-		snap.Services[name] = Service{Nodes: nodes, Source: "cache", Taken: s.Taken}
+		snap.Services[name] = Service{Nodes: nodes, Source: "cache", Taken: s.Taken, Routes: s.Routes, Tagged: s.Tagged}
 	}
 	return snap, nil
 }
@@ -119,7 +121,35 @@ func (s cachedService) decode() ([]Node, error) {
 		nodes = append(nodes, n)
 	}
 	slices.SortFunc(nodes, func(x, y Node) int { return strings.Compare(x.ID, y.ID) })
+	for _, r := range s.Routes {
+		if problem := r.check(nodes); problem != "" {
+			return nil, fmt.Errorf("route %s: %s", quoted(r.Host+r.Path), problem)
+		}
+	}
 	return nodes, nil
+}
+
+// check gives what is wrong with a route, or "".
+func (r *TagRoute) check(nodes []Node) string {
+	switch {
+	case r.Host != "" && !isHost(r.Host) || r.Host != strings.ToLower(r.Host):
+		return "its host is no host name in lower case"
+	case !strings.HasPrefix(r.Path, "/") || r.Rewrite != "" && !strings.HasPrefix(r.Rewrite, "/"):
+		return "its path or its rewrite does not begin with a slash"
+	}
+	for _, share := range r.Nodes {
+		i := slices.IndexFunc(nodes, func(n Node) bool { return n.ID == share.Node })
+		switch {
+		case i < 0:
+			return fmt.Sprintf("there is no node %s", quoted(share.Node))
+		case !(share.Weight >= 0 && share.Weight <= maxShare):
+			return fmt.Sprintf("the weight of node %s is %v", quoted(share.Node), share.Weight)
+		}
+		if _, ok := nodes[i].Port(r.Port); !ok {
+			return fmt.Sprintf("the node %s has no port %s", quoted(share.Node), quoted(r.Port))
+		}
+	}
+	return ""
 }
 
 // encodeCache is the opposite of decodeCache. What is left out and what was wrong
@@ -127,7 +157,7 @@ func (s cachedService) decode() ([]Node, error) {
 func encodeCache(services map[string]Service) ([]byte, error) {
 	file := cacheFile{Version: cacheVersion, Services: map[string]cachedService{}}
 	for name, s := range services {
-		c := cachedService{Source: s.Source, Taken: s.Taken.UTC(), Nodes: []cachedNode{}}
+		c := cachedService{Source: s.Source, Taken: s.Taken.UTC(), Nodes: []cachedNode{}, Routes: s.Routes, Tagged: s.Tagged}
 		for _, n := range s.Nodes {
 			c.Nodes = append(c.Nodes, cachedNode(n))
 		}

@@ -9,7 +9,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -49,6 +48,9 @@ type ConsulService struct {
 	// Ports says where the ports come from, by name. None: one unnamed port, the
 	// registered one.
 	Ports map[string]PortFrom
+
+	prefix string // of tags that ask for routes; "": none does
+	tagged bool   // only instances with such a tag are meant
 }
 
 // PortFrom says where a port comes from; at most one field is set. The zero
@@ -67,6 +69,8 @@ type Consul struct {
 	log      Log
 	timing   timing
 	unknown  reasons
+	prefix   string          // of tags, see FollowTags; "": they are not followed
+	taken    map[string]bool // names that no tagged service gets
 }
 
 // timing is how long the source waits for what.
@@ -160,40 +164,39 @@ func (c *Consul) Unknown() map[string]string { return c.unknown.all() }
 // Run implements Source. The first snapshot comes when Consul has answered, or
 // failed to, for every service, and after a second at the latest; it may lack
 // services, or be without any. A service that was in a snapshot stays in all
-// later ones. An emptied or unreachable service keeps its nodes as the rules say,
-// with Fault set and Taken standing still. Run returns nil.
+// later ones, unless only its tags named it and it has none left. An emptied or
+// unreachable service keeps its nodes as the rules say, with Fault set and Taken
+// standing still. Run returns nil.
 func (c *Consul) Run(ctx context.Context, publish func(Snapshot)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer c.client.close()
-	var watches sync.WaitGroup
-	defer watches.Wait()
+	w := &watches{source: c, ctx: ctx, updates: make(chan update), lists: make(chan update), running: map[string]running{}}
+	defer w.group.Wait()
 	defer cancel()
-	updates := make(chan update)
-	names := c.watched()
-	for _, name := range names {
-		w := &watch{name: name, client: c.client, timing: c.timing, belief: belief{patience: c.timing.patience}}
-		watches.Go(func() { w.run(ctx, updates) })
-	}
+	w.begin()
 	k := &consulKnowledge{source: c, views: map[string]view{}, services: map[string]Service{}}
+	k.catalog.followed = map[string]ConsulService{}
 	k.noteUnknown()
 	together := time.NewTimer(c.timing.together)
 	defer together.Stop()
 	for first := true; ; {
+		changed := false
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-together.C:
-			first = false
+			first, changed = false, true
+		case u := <-w.updates:
+			changed = k.take(u)
+		case u := <-w.lists:
+			changed = k.found(u.view, w)
+		}
+		if first && k.heard(w) {
+			first, changed = false, true
+			together.Stop()
+		}
+		if changed && !first {
 			publish(k.snapshot())
-		case u := <-updates:
-			changed := k.take(u)
-			if first && len(k.views) == len(names) {
-				first, changed = false, true
-				together.Stop()
-			}
-			if changed && !first {
-				publish(k.snapshot())
-			}
 		}
 	}
 }
@@ -203,9 +206,23 @@ type consulKnowledge struct {
 	source   *Consul
 	views    map[string]view    // by Consul's names
 	services map[string]Service // by ours
+	catalog  catalog
+	lacks    string // partial, as of late
 }
 
-func (k *consulKnowledge) snapshot() Snapshot { return Snapshot{Services: maps.Clone(k.services)} }
+// heard tells whether every watch has said something.
+func (k *consulKnowledge) heard(w *watches) bool {
+	for name := range w.running {
+		if _, ok := k.views[name]; !ok && name != "" {
+			return false
+		}
+	}
+	return k.source.prefix == "" || k.catalog.answered
+}
+
+func (k *consulKnowledge) snapshot() Snapshot {
+	return Snapshot{Services: maps.Clone(k.services), Partial: k.lacks}
+}
 
 // take notes what a watch says and tells whether that changes what is known, or
 // why something is not.
@@ -213,26 +230,39 @@ func (k *consulKnowledge) take(u update) bool {
 	k.logFault(u.name, k.views[u.name].fault, u.view.fault)
 	k.views[u.name] = u.view
 	changed := false
-	for _, s := range k.source.services {
-		if s.Service != u.name && !slices.Contains(s.siblings(), u.name) {
-			continue
+	for _, s := range k.all() {
+		if s.Service == u.name || slices.Contains(s.siblings(), u.name) {
+			changed = k.refresh(s) || changed
 		}
-		service, ok := k.service(s)
-		if !ok || reflect.DeepEqual(service, k.services[s.Name]) {
-			continue
-		}
-		k.logLeftOut(s.Name, service.LeftOut)
-		k.services[s.Name] = service
-		changed = true
 	}
 	return k.noteUnknown() || changed
+}
+
+// all are the services of the config and those that only their tags name.
+func (k *consulKnowledge) all() []ConsulService {
+	return slices.AppendSeq(slices.Clone(k.source.services), maps.Values(k.catalog.followed))
+}
+
+// refresh makes what is known of one of our services what the views say, and
+// tells whether that is something new.
+func (k *consulKnowledge) refresh(s ConsulService) bool {
+	service, ok := k.service(s)
+	if !ok || reflect.DeepEqual(service, k.services[s.Name]) {
+		return false
+	}
+	k.logLeftOut(s.Name, service.LeftOut)
+	k.services[s.Name] = service
+	return true
 }
 
 // service is what is known of one of our services, once all that it is made of
 // is known.
 func (k *consulKnowledge) service(s ConsulService) (Service, bool) {
 	own := k.views[s.Service]
-	out := Service{Source: "consul", Taken: own.taken, Fault: own.fault}
+	out := Service{Source: "consul", Taken: own.taken, Fault: own.fault, Tagged: s.tagged}
+	if s.tagged {
+		out.Fault = cmp.Or(out.Fault, k.catalog.view.fault)
+	}
 	known := own.known
 	siblings := map[string]instances{}
 	for _, name := range s.siblings() {
@@ -245,16 +275,16 @@ func (k *consulKnowledge) service(s ConsulService) (Service, bool) {
 		}
 	}
 	if known {
-		out.Nodes, out.LeftOut = build(s, own.instances, siblings)
+		out.Nodes, out.Routes, out.LeftOut = build(s, own.instances, siblings)
 	}
 	return out, known
 }
 
-// noteUnknown notes why some services are not known, and tells whether that is
-// something new.
+// noteUnknown notes why some services are not known, or may be missing, and tells
+// whether that is something new.
 func (k *consulKnowledge) noteUnknown() bool {
 	missing := map[string]string{}
-	for _, s := range k.source.services {
+	for _, s := range k.all() {
 		if _, ok := k.services[s.Name]; ok {
 			continue
 		}
@@ -264,7 +294,10 @@ func (k *consulKnowledge) noteUnknown() bool {
 		}
 		missing[s.Name] = cmp.Or(why, "Consul has not answered for it yet")
 	}
-	return k.source.unknown.set(missing)
+	lacks := k.partial()
+	changed := lacks != k.lacks
+	k.lacks = lacks
+	return k.source.unknown.set(missing) || changed
 }
 
 func (k *consulKnowledge) logFault(name, before, now string) {
@@ -281,7 +314,7 @@ func (k *consulKnowledge) logFault(name, before, now string) {
 func (k *consulKnowledge) logLeftOut(service string, now []LeftOut) {
 	for _, l := range now {
 		if !slices.Contains(k.services[service].LeftOut, l) {
-			k.source.log.warn("an instance cannot be a node", "service", service, "instance", l.Instance, "reason", l.Reason)
+			k.source.log.warn("an instance cannot be a node, or a tag no route", "service", service, "instance", l.Instance, "reason", l.Reason)
 		}
 	}
 }

@@ -92,15 +92,25 @@ func withoutUser(address string) string {
 
 func (c *consulClient) close() { c.transport.CloseIdleConnections() }
 
-// A query asks for one service's instances and their checks, whatever their state.
+// A query asks Consul for a list, at once or when there is news.
 type query struct {
 	index      uint64        // wait for news after it; 0: answer at once
 	wait       time.Duration // how long
 	consistent bool
 }
 
-// health asks once. It returns soon after the query's wait at the latest.
-func (c *consulClient) health(ctx context.Context, service string, q query) (answer, error) {
+// A listing is what queries ask for.
+type listing func(*api.QueryOptions) ([]*api.ServiceEntry, *api.QueryMeta, error)
+
+// instances lists one service's instances with their checks, whatever their state.
+func (c *consulClient) instances(service string) listing {
+	return func(opts *api.QueryOptions) ([]*api.ServiceEntry, *api.QueryMeta, error) {
+		return c.api.Health().Service(service, "", false, opts)
+	}
+}
+
+// ask asks once. It returns soon after the query's wait at the latest.
+func (c *consulClient) ask(ctx context.Context, list listing, q query) (answer, error) {
 	secret, err := c.token.read()
 	if err != nil {
 		return answer{}, err
@@ -120,7 +130,7 @@ func (c *consulClient) health(ctx context.Context, service string, q query) (ans
 		Datacenter: c.datacenter, Token: secret, WaitIndex: q.index, WaitTime: q.wait,
 		RequireConsistent: q.consistent, AllowStale: c.stale && !q.consistent,
 	}
-	entries, meta, err := c.api.Health().Service(service, "", false, opts.WithContext(ctx))
+	entries, meta, err := list(opts.WithContext(ctx))
 	if err != nil {
 		return answer{}, err
 	}
@@ -135,8 +145,9 @@ func (c *consulClient) health(ctx context.Context, service string, q query) (ans
 	}, nil
 }
 
-// explain says in one plain sentence why there is no answer. The same cause
-// gives the same sentence: it holds no port of ours and no count.
+// explain says in one plain sentence why there is no answer about a service, or,
+// with "", about which there are. The same cause gives the same sentence: it holds
+// no port of ours and no count.
 func (c *consulClient) explain(err error, service string) string {
 	if status, ok := errors.AsType[api.StatusError](err); ok {
 		return c.explainStatus(status, service)
@@ -166,6 +177,8 @@ func (c *consulClient) explain(err error, service string) string {
 func (c *consulClient) explainStatus(status api.StatusError, service string) string {
 	body := oneLine(status.Body)
 	switch {
+	case status.Code == http.StatusForbidden && service == "":
+		return fmt.Sprintf("Consul refuses %s (403: %s); it needs service:read for the services with tags, and node:read", c.token, body)
 	case status.Code == http.StatusForbidden:
 		return fmt.Sprintf("Consul refuses %s (403: %s); it needs service:read for %s and node:read", c.token, body, quoted(service))
 	case strings.Contains(body, "No path to datacenter"):

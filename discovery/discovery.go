@@ -50,6 +50,10 @@ const (
 // published; readers may keep it and share it between goroutines.
 type Snapshot struct {
 	Services map[string]Service // by name; of a service that is missing nothing is known
+
+	// Partial says why services that only their tags name may be missing. "":
+	// none is, or nobody asks for them.
+	Partial string
 }
 
 // A Service is what is known of one service's nodes.
@@ -59,9 +63,29 @@ type Service struct {
 	Source  string    // "file", "consul", "dns", "cache", or several: "file+consul"
 	Taken   time.Time // when its source last confirmed it
 	Fault   string    // why it is not fresher; "" while its source is well
+	Partial bool      // a source of it has not spoken yet: there may be further nodes
+
+	Routes []TagRoute // what tags of its instances ask for, by host, path and rewrite
+	Tagged bool       // only tags name it: it is no service of the config
 }
 
-// LeftOut is an instance that is registered but cannot be a node.
+// A TagRoute is a route that instances of a service ask for by their tags.
+type TagRoute struct {
+	Host    string  `json:"host,omitempty"`    // in lower case; "": every host
+	Path    string  `json:"path"`              // a prefix; begins with /
+	Rewrite string  `json:"rewrite,omitempty"` // stands upstream in place of the prefix; "": the path goes on unchanged
+	Port    string  `json:"port,omitempty"`    // the name of the nodes' port
+	Nodes   []Share `json:"nodes"`             // those that serve it, by id
+}
+
+// A Share is the part of a route's requests that a node gets.
+type Share struct {
+	Node   string  `json:"node"`             // its id
+	Weight float64 `json:"weight,omitempty"` // of one, as it was asked for; 0: an equal part of what the others leave
+}
+
+// LeftOut is an instance that is registered but cannot be a node, or a tag of
+// one that asks for what no route can do.
 type LeftOut struct {
 	Instance string // as its source names it
 	Reason   string // what is wrong with it, and what was expected

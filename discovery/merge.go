@@ -19,7 +19,7 @@ const takenEvery = time.Second
 // together: a node whose id or name an earlier source's node has is left out and
 // reported, so the order of sources is their precedence. A service's Taken is the
 // oldest, that of the config file aside; Fault says what is wrong with any source
-// of it, and so also that one of them does not know it yet.
+// of it, and so also that one of them does not know it yet; then it is Partial.
 //
 // A snapshot comes when the first source has published, and then when something
 // has changed; a change of Taken alone may wait for the next one.
@@ -42,6 +42,13 @@ func (m *merged) Unknown() map[string]string {
 		}
 	}
 	return all
+}
+
+func (m *merged) notFound() (why string) {
+	for _, s := range m.sources {
+		why = joined(why, notFoundBy(s))
+	}
+	return why
 }
 
 // Run implements Source.
@@ -69,6 +76,9 @@ func (m *merged) Run(ctx context.Context, publish func(Snapshot)) error {
 		return nil
 	}
 	known := make([]Snapshot, len(m.sources))
+	for i, s := range m.sources {
+		known[i].Partial = notFoundBy(s)
+	}
 	var last publication
 	for {
 		select {
@@ -95,7 +105,7 @@ type publication struct {
 
 // differs tells whether a snapshot is to be published now, and notes it if so.
 func (p *publication) differs(snap Snapshot, now time.Time) bool {
-	if now.Sub(p.at) < takenEvery && reflect.DeepEqual(timeless(p.snap), timeless(snap)) {
+	if now.Sub(p.at) < takenEvery && p.snap.Partial == snap.Partial && reflect.DeepEqual(timeless(p.snap), timeless(snap)) {
 		return false
 	}
 	if reflect.DeepEqual(p.snap, snap) {
@@ -119,21 +129,37 @@ func timeless(snap Snapshot) map[string]Service {
 func (m *merged) merge(known []Snapshot) Snapshot {
 	out := Snapshot{Services: map[string]Service{}}
 	for _, snap := range known {
-		for name, s := range snap.Services {
-			if first, ok := out.Services[name]; ok {
-				s = together(first, s)
-			}
-			out.Services[name] = s
-		}
+		out = Join(out, snap)
 	}
 	for name, why := range m.Unknown() {
-		// Half of a service is known: its other source must not seem to have none.
-		if s, ok := out.Services[name]; ok && !strings.Contains(s.Fault, why) {
-			s.Fault = joined(s.Fault, why)
-			out.Services[name] = s
+		if s, ok := out.Services[name]; ok {
+			out.Services[name] = s.Half(why)
 		}
 	}
 	return out
+}
+
+// Join puts together what two sources know, as Merge does.
+func Join(first, second Snapshot) Snapshot {
+	out := Snapshot{Services: make(map[string]Service, len(first.Services)+len(second.Services)), Partial: joined(first.Partial, second.Partial)}
+	maps.Copy(out.Services, first.Services)
+	for name, s := range second.Services {
+		if before, ok := out.Services[name]; ok {
+			s = together(before, s)
+		}
+		out.Services[name] = s
+	}
+	return out
+}
+
+// Half is the service when one of its sources has not spoken, and why: it must
+// not seem to have no further nodes.
+func (s Service) Half(why string) Service {
+	s.Partial = true
+	if !strings.Contains(s.Fault, why) {
+		s.Fault = joined(s.Fault, why)
+	}
+	return s
 }
 
 // together is one service of two sources; the first one's nodes win.
@@ -144,17 +170,20 @@ func together(a, b Service) Service {
 		Source:  a.Source + "+" + b.Source,
 		Taken:   a.Taken,
 		Fault:   joined(a.Fault, b.Fault),
+		Partial: a.Partial || b.Partial,
+		Tagged:  a.Tagged && b.Tagged,
 	}
 	// The file's nodes are as fresh as ever: their time says nothing.
 	if a.Source == "file" || b.Source != "file" && b.Taken.Before(a.Taken) {
 		out.Taken = b.Taken
 	}
-	owners := map[string]Node{}
+	owners, lost := map[string]Node{}, map[string]bool{}
 	for _, n := range a.Nodes {
 		claim(owners, n)
 	}
 	for _, n := range b.Nodes {
 		if name, owner, ok := claimed(owners, n); ok {
+			lost[n.ID] = true
 			out.LeftOut = append(out.LeftOut, LeftOut{Instance: n.ID, Reason: fmt.Sprintf(
 				"its name %s is taken by the node %s of %s, which comes first; rename one of them", quoted(name), quoted(owner.ID), cmp.Or(owner.Origin, a.Source))})
 			continue
@@ -163,6 +192,7 @@ func together(a, b Service) Service {
 		out.Nodes = append(out.Nodes, n)
 	}
 	slices.SortStableFunc(out.Nodes, func(x, y Node) int { return cmp.Compare(x.ID, y.ID) })
+	out.Routes = slices.Concat(a.Routes, without(b.Routes, lost))
 	return out
 }
 

@@ -18,7 +18,7 @@ func TestMerge(t *testing.T) {
 	static := Static{Services: map[string][]Node{"im": file, "app": nodesNamed("app1")}}
 	r := record(t, Merge(static, consul, other))
 	s := r.until(t, "the file's nodes", hasIDs("node1 node2"))
-	if s.Source != "file" || s.Fault != "Consul has not answered for it yet" {
+	if s.Source != "file" || s.Fault != "Consul has not answered for it yet" || !s.Partial {
 		t.Errorf("got %+v", s)
 	}
 
@@ -28,7 +28,7 @@ func TestMerge(t *testing.T) {
 	})
 	other.snaps <- snapshotOf("im", Service{Nodes: nodesNamed("node0", "node3"), Source: "dns", Taken: early, Fault: "two"})
 	s = r.until(t, "both sources", func(s Service) bool { return s.Source == "file+consul+dns" })
-	if ids(s) != "node0 node1 node2 node3" || !s.Taken.Equal(early) || s.Fault != "one; two" {
+	if s.Partial || ids(s) != "node0 node1 node2 node3" || !s.Taken.Equal(early) || s.Fault != "one; two" {
 		t.Errorf("nodes %q, taken %v, fault %q", ids(s), s.Taken, s.Fault)
 	}
 	if s.Nodes[2].Origin != "singlegate.yaml:5:6" {
@@ -46,6 +46,35 @@ func TestMerge(t *testing.T) {
 	if snap, _ := r.latest(); ids(snap.Services["app"]) != "app1" {
 		t.Errorf("got %+v", snap)
 	}
+}
+
+// Routes lead to the nodes that asked for them, or to nobody.
+func TestJoinRoutes(t *testing.T) {
+	route := func(path string, nodes ...string) TagRoute {
+		r := TagRoute{Path: path}
+		for _, id := range nodes {
+			r.Nodes = append(r.Nodes, Share{Node: id})
+		}
+		return r
+	}
+	consul := Service{Nodes: nodesNamed("node1", "node2"), Source: "consul", Routes: []TagRoute{route("/a", "node1", "node2"), route("/b", "node1")}}
+	got := Join(snapshotOf("im", Service{Nodes: nodesNamed("node1"), Source: "file"}), snapshotOf("im", consul)).Services["im"]
+	if want := []TagRoute{route("/a", "node2")}; !reflect.DeepEqual(got.Routes, want) || ids(got) != "node1 node2" {
+		t.Errorf("got %+v", got)
+	}
+	if len(consul.Routes[0].Nodes) != 2 {
+		t.Error("what a source has published was changed")
+	}
+}
+
+// Who has not heard of all sources does not know which services tags name.
+func TestMergeIsPartial(t *testing.T) {
+	tags, other := newScripted(), newScripted()
+	r := record(t, Merge(finding{tags}, other))
+	other.snaps <- snapshotOf("im", Service{Source: "dns"})
+	r.untilAll(t, "half", func(s Snapshot) bool { return s.Partial == "nobody has looked yet" })
+	tags.snaps <- Snapshot{}
+	r.untilAll(t, "all", func(s Snapshot) bool { return s.Partial == "" })
 }
 
 func TestMergePublishesChanges(t *testing.T) {

@@ -2,42 +2,50 @@ package discovery
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
-// urlPrefix begins the tags by which services tell fabio their routes.
-const urlPrefix = "urlprefix-"
+// maxShare bounds the option weight: fabio's are parts of one, and larger ones
+// are brought down to it.
+const maxShare = 100
 
-// ParseURLPrefix reads a tag of fabio's form, "urlprefix-host/path strip=/path",
-// as far as a route can say the same: a host name, which may be missing, a path
-// that begins with / and stands for everything below it, and the option strip
-// with the beginning of the path that is removed. The host is in lower case. A
-// tag without that beginning is none of these: ok is false. With ok true, an error says
-// what in the tag a route cannot say; nothing is ignored.
-func ParseURLPrefix(tag string) (host, path, strip string, ok bool, err error) {
-	rest, ok := strings.CutPrefix(strings.TrimSpace(tag), urlPrefix)
+// A URLPrefix is what one tag of fabio's form asks for.
+type URLPrefix struct {
+	Host   string  // in lower case; "": every host
+	Path   string  // begins with / and stands for everything below it
+	Strip  string  // the beginning of Path that is removed; "": none is
+	Weight float64 // the part of the requests that the instance gets, 0 to 100; 0: an equal part of what others leave
+}
+
+// ParseURLPrefix reads a tag of fabio's form behind a prefix such as "urlprefix-",
+// "urlprefix-host/path strip=/path weight=0.2", as far as a route can say the same.
+// A tag without the prefix is none of these: ok is false. With ok true, an error
+// says what in the tag a route cannot say; nothing is ignored.
+func ParseURLPrefix(prefix, tag string) (u URLPrefix, ok bool, err error) {
+	rest, ok := strings.CutPrefix(strings.TrimSpace(tag), prefix)
 	if !ok {
-		return "", "", "", false, nil
+		return u, false, nil
 	}
 	fields := strings.Fields(rest)
-	if len(fields) == 0 || rest[0] == ' ' {
-		return "", "", "", true, fmt.Errorf("the tag %s has no host and no path behind %s", quoted(tag), urlPrefix)
+	if len(fields) == 0 {
+		return u, true, fmt.Errorf("it has no host and no path behind %s", shortened(prefix))
 	}
-	host, path, err = splitURLPrefix(fields[0])
+	u.Host, u.Path, err = splitURLPrefix(fields[0])
 	if err == nil {
-		strip, err = urlPrefixOptions(fields[1:], path)
+		err = u.options(fields[1:])
 	}
 	if err != nil {
-		return "", "", "", true, fmt.Errorf("the tag %s: %w", quoted(tag), err)
+		return URLPrefix{}, true, err
 	}
-	return host, path, strip, true, nil
+	return u, true, nil
 }
 
 func splitURLPrefix(s string) (host, path string, err error) {
 	i := strings.IndexByte(s, '/')
 	if i < 0 {
 		if strings.HasPrefix(s, ":") {
-			return "", "", fmt.Errorf("it asks for a TCP port; write a listener with service and port for it")
+			return "", "", fmt.Errorf("it asks for a TCP port; write a listener with service and port for it, or node_ports")
 		}
 		return "", "", fmt.Errorf("it has no path; write %s/ for the whole host", shortened(s))
 	}
@@ -55,21 +63,40 @@ func splitURLPrefix(s string) (host, path string, err error) {
 	return host, path, nil
 }
 
-// urlPrefixOptions takes strip; proto=http says nothing that is not so anyway.
-func urlPrefixOptions(options []string, path string) (strip string, err error) {
+// options takes strip and weight; proto=http says nothing that is not so anyway.
+func (u *URLPrefix) options(options []string) error {
+	seen := map[string]bool{}
 	for _, option := range options {
 		key, value, _ := strings.Cut(option, "=")
+		if seen[key] {
+			return fmt.Errorf("the option %s stands twice", shortened(key))
+		}
+		seen[key] = true
 		switch {
 		case key == "proto" && value == "http":
+		case key == "proto" && strings.HasPrefix(value, "tcp"):
+			return fmt.Errorf("it asks for TCP (%s); write a listener with service and port for it, or node_ports", shortened(option))
+		case key == "weight":
+			w, err := strconv.ParseFloat(value, 64)
+			if err != nil || !(w >= 0 && w <= maxShare) {
+				return fmt.Errorf("weight is %s; expected a part of the requests such as 0.2", quoted(value))
+			}
+			u.Weight = w
 		case key != "strip":
-			return "", fmt.Errorf("the option %s is not supported, only strip; write a route instead", quoted(option))
-		case strip != "":
-			return "", fmt.Errorf("the option strip stands twice")
-		case !strings.HasPrefix(value, "/") || !strings.HasPrefix(path, value):
-			return "", fmt.Errorf("%s does not begin its path %s, so there is nothing to remove", quoted(value), quoted(path))
+			return fmt.Errorf("the option %s is not supported, only strip and weight; write a route instead", quoted(option))
+		case !strings.HasPrefix(value, "/") || !strings.HasPrefix(u.Path, value):
+			return fmt.Errorf("%s does not begin its path %s, so there is nothing to remove", quoted(value), quoted(u.Path))
 		default:
-			strip = value
+			u.Strip = value
 		}
 	}
-	return strip, nil
+	return nil
+}
+
+// rewrite is what stands upstream in place of Path; "": it goes on unchanged.
+func (u URLPrefix) rewrite() string {
+	if u.Strip == "" {
+		return ""
+	}
+	return "/" + strings.TrimPrefix(u.Path[len(u.Strip):], "/")
 }

@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -8,6 +9,7 @@ import (
 func TestParseURLPrefix(t *testing.T) {
 	tests := []struct {
 		tag, host, path, strip string
+		weight                 float64
 		none                   bool
 		err                    string
 	}{
@@ -19,8 +21,14 @@ func TestParseURLPrefix(t *testing.T) {
 		{tag: "", none: true},
 		{tag: "URLPREFIX-/x", none: true},
 		{tag: "urlprefix-", err: "has no host and no path"},
-		{tag: "urlprefix- /x", err: "has no host and no path"},
+		{tag: "urlprefix- /x", path: "/x"},
+		{tag: "urlprefix-/x weight=0.25 strip=/x", path: "/x", strip: "/x", weight: 0.25},
+		{tag: "urlprefix-/x weight=0", path: "/x"},
+		{tag: "urlprefix-/x weight=-1", err: `weight is "-1"; expected a part`},
+		{tag: "urlprefix-/x weight=NaN", err: `weight is "NaN"`},
+		{tag: "urlprefix-/x weight=", err: `weight is ""`},
 		{tag: "urlprefix-:1883 proto=tcp", err: "it asks for a TCP port"},
+		{tag: "urlprefix-im.example.gov/ proto=tcp+sni", err: "it asks for TCP (proto=tcp+sni)"},
 		{tag: "urlprefix-im.example.gov", err: "write im.example.gov/ for the whole host"},
 		{tag: "urlprefix-*.example.gov/", err: "hosts with * are not supported"},
 		{tag: "urlprefix-im.example.gov:8080/", err: "its host has a port"},
@@ -37,44 +45,72 @@ func TestParseURLPrefix(t *testing.T) {
 		{tag: "urlprefix-/x allow=ip:10.0.0.0/8", err: "is not supported"},
 	}
 	for _, tt := range tests {
-		host, path, strip, ok, err := ParseURLPrefix(tt.tag)
+		u, ok, err := ParseURLPrefix("urlprefix-", tt.tag)
 		if ok == tt.none {
 			t.Errorf("%q: ok is %v", tt.tag, ok)
 		}
 		if (err != nil) != (tt.err != "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 			t.Errorf("%q: the error is %v, want %q", tt.tag, err, tt.err)
 		}
-		if host != tt.host || path != tt.path || strip != tt.strip {
-			t.Errorf("%q: got %q, %q, %q", tt.tag, host, path, strip)
+		if want := (URLPrefix{tt.host, tt.path, tt.strip, tt.weight}); u != want {
+			t.Errorf("%q: got %+v", tt.tag, u)
+		}
+	}
+	if u, ok, err := ParseURLPrefix("edge:", "edge:/x"); u.Path != "/x" || !ok || err != nil {
+		t.Errorf("another prefix: got %+v, %v, %v", u, ok, err)
+	}
+}
+
+func TestURLPrefixRewrite(t *testing.T) {
+	for _, tt := range []struct{ path, strip, want string }{
+		{"/app", "", ""},
+		{"/app", "/app", "/"},
+		{"/app/", "/app", "/"},
+		{"/app/", "/app/", "/"},
+		{"/ws/node1", "/ws", "/node1"},
+		{"/ws/node1/", "/ws/", "/node1/"},
+		{"/foobar", "/foo", "/bar"},
+		{"/", "/", "/"},
+	} {
+		if got := (URLPrefix{Path: tt.path, Strip: tt.strip}).rewrite(); got != tt.want {
+			t.Errorf("%s strip=%s: %q, want %q", tt.path, tt.strip, got, tt.want)
 		}
 	}
 }
 
 func FuzzParseURLPrefix(f *testing.F) {
-	for _, tag := range []string{"urlprefix-/path strip=/path", "urlprefix-im.example.gov/ proto=http", "urlprefix-:80", "urlprefix- ", "blue"} {
+	for _, tag := range []string{
+		"urlprefix-/path strip=/path", "urlprefix-im.example.gov/ proto=http", "urlprefix-:80", "urlprefix- ", "blue", "urlprefix-/x weight=0.1",
+	} {
 		f.Add(tag)
 	}
 	f.Fuzz(func(t *testing.T, tag string) {
-		host, path, strip, ok, err := ParseURLPrefix(tag)
+		u, ok, err := ParseURLPrefix("urlprefix-", tag)
 		if !ok || err != nil {
-			if host+path+strip != "" {
-				t.Errorf("got %q, %q, %q with ok %v and %v", host, path, strip, ok, err)
+			if u != (URLPrefix{}) {
+				t.Errorf("got %+v with ok %v and %v", u, ok, err)
 			}
 			if err != nil && strings.ContainsAny(err.Error(), "\n\x00") {
 				t.Errorf("%q is no line", err)
 			}
 			return
 		}
-		if host != "" && !isHost(host) || path[0] != '/' || !strings.HasPrefix(path, strip) {
-			t.Errorf("%q gives %q, %q, %q", tag, host, path, strip)
+		if u.Host != "" && !isHost(u.Host) || u.Path[0] != '/' || !strings.HasPrefix(u.Path, u.Strip) || !(u.Weight >= 0 && u.Weight <= maxShare) {
+			t.Errorf("%q gives %+v", tag, u)
 		}
-		option := ""
-		if strip != "" {
-			option = " strip=" + strip
+		if r := u.rewrite(); r != "" && r[0] != '/' {
+			t.Errorf("%q is rewritten to %q", tag, r)
 		}
-		h, p, s, ok, err := ParseURLPrefix(urlPrefix + host + path + option)
-		if h != host || p != path || s != strip || !ok || err != nil {
-			t.Errorf("%q does not come back the same: %q, %q, %q, %v, %v", tag, h, p, s, ok, err)
+		options := ""
+		if u.Strip != "" {
+			options = " strip=" + u.Strip
+		}
+		if u.Weight != 0 {
+			options += " weight=" + strconv.FormatFloat(u.Weight, 'g', -1, 64)
+		}
+		again, ok, err := ParseURLPrefix("urlprefix-", "urlprefix-"+u.Host+u.Path+options)
+		if again != u || !ok || err != nil {
+			t.Errorf("%q does not come back the same: %+v, %v, %v", tag, again, ok, err)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"context"
+	"sync"
 	"time"
 )
 
@@ -18,9 +19,11 @@ type update struct {
 	view view
 }
 
-// A watch follows one Consul service by blocking queries.
+// A watch follows one Consul service by blocking queries, or the list of those
+// with tags.
 type watch struct {
-	name   string
+	name   string // "": the list
+	list   listing
 	client *consulClient
 	timing timing
 	belief belief
@@ -32,7 +35,7 @@ func (w *watch) run(ctx context.Context, updates chan<- update) {
 	pace := pace{step: 10 * time.Millisecond, burst: 100}
 	q := w.query(0)
 	for ctx.Err() == nil {
-		a, err := w.client.health(ctx, w.name, q)
+		a, err := w.client.ask(ctx, w.list, q)
 		if ctx.Err() != nil {
 			return
 		}
@@ -81,4 +84,63 @@ func (w *watch) query(index uint64) query {
 		q.wait = min(q.wait, w.timing.recheck)
 	}
 	return q
+}
+
+// watches are those of a running source.
+type watches struct {
+	source  *Consul
+	ctx     context.Context // ends them all
+	updates chan update
+	lists   chan update
+	running map[string]running // by Consul's names
+	group   sync.WaitGroup
+}
+
+type running struct {
+	fixed bool // needed whatever the tags say
+	end   context.CancelFunc
+	ended chan struct{}
+}
+
+// begin begins those that are needed whatever the tags say, and that of the list.
+func (w *watches) begin() {
+	for _, name := range w.source.watched() {
+		w.start(name)
+		r := w.running[name]
+		r.fixed = true
+		w.running[name] = r
+	}
+	if w.source.prefix != "" {
+		w.run(&watch{list: w.source.client.tagged(w.source.prefix)}, w.lists)
+	}
+}
+
+// start begins a watch, unless there is one.
+func (w *watches) start(name string) {
+	if !w.has(name) {
+		w.run(&watch{name: name, list: w.source.client.instances(name)}, w.updates)
+	}
+}
+
+func (w *watches) has(name string) bool { return w.running[name].end != nil }
+
+// stop ends a watch that is not fixed. When it returns, nothing comes of it any more.
+func (w *watches) stop(name string) {
+	if r := w.running[name]; !r.fixed {
+		r.end()
+		<-r.ended
+		delete(w.running, name)
+	}
+}
+
+func (w *watches) run(one *watch, to chan<- update) {
+	one.client, one.timing = w.source.client, w.source.timing
+	one.belief = belief{patience: one.timing.patience, catalog: one.name == ""}
+	ctx, end := context.WithCancel(w.ctx)
+	r := running{end: end, ended: make(chan struct{})}
+	w.running[one.name] = r
+	w.group.Go(func() {
+		defer close(r.ended)
+		one.run(ctx, to)
+	})
 }

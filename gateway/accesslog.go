@@ -84,6 +84,9 @@ func (r *request) logRefusal(p *problem) {
 // logExchange is the line of a request that a node answered.
 func (r *request) logExchange(x *exchange) {
 	rec := r.record()
+	if x.lease != nil {
+		rec.service = x.lease.Node.Service // several may serve a route of tags
+	}
 	rec.count(x.status)
 	e := rec.line("request").Int("status", x.status).Int64("bytes_out", x.sent)
 	if x.lease != nil {

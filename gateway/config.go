@@ -15,6 +15,7 @@ type Config struct {
 	Public         Public
 	Listeners      []Listener
 	Routes         []Route
+	TagRoutes      *Route // what routes have that nodes ask for by tags, beside their match, service, port and rewrite; nil: there are none
 	NodePorts      []NodePort
 	Services       []ServiceRef   // the services that routes may name
 	TrustedProxies []netip.Prefix // peers whose X-Forwarded-* and Forwarded are believed

@@ -99,6 +99,9 @@ func (r *request) resolve() *problem {
 		return stopping()
 	}
 	m, ok := r.findMatch()
+	if !ok && r.state.table.partial() {
+		return noTagRoutes()
+	}
 	if !ok {
 		return noRoute()
 	}
@@ -123,6 +126,8 @@ func (m *match) problem() *problem {
 		return noSnapshot(m.route.Service)
 	case !m.pinned:
 		return nil
+	case m.node == nil && m.service.Partial:
+		return noSnapshot(m.route.Service)
 	case m.node == nil:
 		return nodeUnknown(m.name)
 	case m.node.Closed():

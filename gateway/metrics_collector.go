@@ -114,7 +114,7 @@ func (c *metricsCollector) collectServices(out sink, st *state) {
 			fault = 1
 		}
 		out.gauge(c.fault, fault, name)
-		out.gauge(c.leftOut, float64(len(svc.LeftOut)), name)
+		out.gauge(c.leftOut, float64(len(st.table.leftOutOf(svc))), name)
 		if svc.Source != "file" && !svc.Taken.IsZero() {
 			out.gauge(c.age, max(0, time.Since(svc.Taken).Seconds()), name, svc.Source)
 		}

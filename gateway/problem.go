@@ -115,6 +115,11 @@ func noSnapshot(service string) *problem {
 		en: "Nothing is known yet of the nodes of %q.", zh: "尚未获知服务 %q 的节点。"}).naming(service)
 }
 
+func noTagRoutes() *problem {
+	return &problem{status: 503, code: "no_snapshot", retry: 2,
+		en: "Not every route is known yet, and none that is serves this address.", zh: "路由尚未全部获知，已知的路由中没有该地址。"}
+}
+
 func nodeDown(name string) *problem {
 	return (&problem{status: 503, code: "node_down", retry: 5,
 		en: "The node %q cannot be reached.", zh: "节点 %q 无法连接。"}).naming(name)

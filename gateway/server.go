@@ -270,7 +270,9 @@ func (s *Server) take(snap discovery.Snapshot) upstream.Changes {
 
 // swap shows requests the config with the routes and view of the moment.
 func (s *Server) swap(cfg *Config) {
-	st := &state{cfg: cfg, table: &table{routes: s.routes, view: s.view}, redact: newRedactor(cfg.Redact)}
+	before := s.state.Load().table
+	st := &state{cfg: cfg, table: newTable(cfg, s.routes, s.view, before), redact: newRedactor(cfg.Redact)}
+	s.noteTags(before, st.table)
 	for _, lc := range cfg.Listeners {
 		if l := s.listeners[lc.key()]; l != nil && lc.TLS && lc.Service == "" && st.securePort == 0 {
 			st.securePort = l.settings.Load().public.Port
@@ -289,6 +291,9 @@ func (s *Server) Ready() (reasons []string) {
 		if st.table.view == nil || st.table.view.Services[svc.Name] == nil {
 			reasons = append(reasons, fmt.Sprintf("nothing is known of the nodes of service %q%s", svc.Name, s.why(svc.Name)))
 		}
+	}
+	if why := st.table.noTags(); why != "" {
+		reasons = append(reasons, "nothing is known of routes that tags ask for: "+why)
 	}
 	return reasons
 }

@@ -21,6 +21,8 @@ type ServiceStatus struct {
 	Fault   string              `json:"fault,omitempty"` // why it is not fresher
 	Nodes   []NodeStatus        `json:"nodes"`
 	LeftOut []discovery.LeftOut `json:"left_out,omitempty"`
+
+	Routes []discovery.TagRoute `json:"routes,omitempty"` // in force, that tags ask for; a node's weight is that against the others of the route
 }
 
 // A NodeStatus is what the gateway knows of a node, for operators.
@@ -67,7 +69,8 @@ func (s *Server) serviceStatus(name string, st *state, entries []Entry) ServiceS
 		status.Fault = strings.TrimPrefix(s.why(name), ": ")
 		return status
 	}
-	status.Known, status.Source, status.Taken, status.Fault, status.LeftOut = true, svc.Source, svc.Taken, svc.Fault, svc.LeftOut
+	status.Known, status.Source, status.Taken, status.Fault, status.LeftOut = true, svc.Source, svc.Taken, svc.Fault, st.table.leftOutOf(svc)
+	status.Routes = st.table.tagRoutesOf(name)
 	for _, n := range nodesByID(svc) {
 		status.Nodes = append(status.Nodes, NodeStatus{
 			ID: n.ID, Names: n.Names, Address: n.Address, Ports: n.Ports, Meta: n.Meta, Origin: n.Origin, Status: n.Standing(),
@@ -85,7 +88,8 @@ func (s *Server) PortFaults() []PortFault {
 	return slices.Clone(s.faults)
 }
 
-// entryPoints are the public URLs that lead to just this node.
+// entryPoints are the public URLs that lead to just this node, and those of
+// routes that its tags ask for.
 func entryPoints(n *upstream.Node, st *state, entries []Entry) []string {
 	var urls []string
 	for _, e := range entries {
@@ -96,6 +100,9 @@ func entryPoints(n *upstream.Node, st *state, entries []Entry) []string {
 			continue
 		}
 		for _, r := range st.table.routes {
+			if url, ok := r.sharedEntryPoint(e, n); ok {
+				urls = append(urls, url)
+			}
 			if r.Service == n.Service && r.pinned() && (r.takes(e.Name, true) || r.takes(e.Name, false)) {
 				urls = append(urls, r.entryPoint(e, n))
 			}

@@ -7,23 +7,27 @@ import (
 	"slices"
 	"strings"
 
+	"singlegate/discovery"
 	"singlegate/upstream"
 )
 
 // A table is routes × view: immutable, swapped as a whole. A request sees one
 // table from beginning to end.
 type table struct {
-	routes []*route // by precedence: the first that matches is the one
-	view   *upstream.View
+	routes  []*route // by precedence: the first that matches is the one
+	view    *upstream.View
+	leftOut map[string][]discovery.LeftOut // tags that cannot be routes, by service
 }
 
-// A route is a Route of the config with one of its paths, made ready to match.
+// A route is a Route of the config with one of its paths, or one that tags ask
+// for, made ready to match.
 type route struct {
 	Route
 	name   string // "im.example.gov/ws/{node}", for logs and messages
 	host   hostPattern
 	path   pathPattern
 	static *staticFiles
+	pool   *upstream.Service // of a route of tags: the nodes that serve it
 }
 
 // compileRoutes prepares the routes of a config and opens the folders of static
@@ -61,7 +65,7 @@ func staticOf(rc Route) (*staticFiles, error) {
 
 // comparePrecedence puts the route first that wins where both match: exact host
 // before {node} host before none; then the longer path; literal before {node};
-// then the narrower accept; then the order of the file.
+// then the narrower accept; then the order of the file, and tags.
 func comparePrecedence(a, b *route) int {
 	if d := a.host.rank() - b.host.rank(); d != 0 {
 		return d
@@ -134,7 +138,9 @@ func (t *table) match(listener, host, path string, websocket bool) (m match, ok 
 			continue
 		}
 		m = match{route: r, rest: rest, path: r.rewritten(path, rest)}
-		m.service = t.service(r.Service)
+		if m.service = r.pool; m.service == nil {
+			m.service = t.service(r.Service)
+		}
 		if r.pinned() {
 			m.pin(r, hostNode, pathNode)
 		}

@@ -28,8 +28,10 @@ type tunnel struct {
 func (r *request) newTunnel(kind relay.Kind, lease *upstream.Lease, conn net.Conn) *tunnel {
 	route := &r.match.route.Route
 	addr, _ := lease.Node.Addr(route.Port)
+	rec := r.record()
+	rec.service = lease.Node.Service // several may serve a route of tags
 	return &tunnel{
-		server: r.server, record: r.record(), timeouts: route.Timeouts,
+		server: r.server, record: rec, timeouts: route.Timeouts,
 		lease: lease, kind: kind, port: route.Port, addr: addr, upstream: conn,
 	}
 }

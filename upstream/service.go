@@ -98,6 +98,9 @@ type Service struct {
 	Taken   time.Time
 	Fault   string // why it is not fresher
 	LeftOut []discovery.LeftOut
+	Partial bool                 // there may be further nodes, of which a source has not spoken yet
+	Routes  []discovery.TagRoute // what its nodes ask for
+	Tagged  bool                 // it is no service of the config
 
 	nodes  []*Node
 	byName map[string]*Node // ids and names, as written
@@ -109,6 +112,7 @@ type Service struct {
 func newService(name string, known discovery.Service, next *atomic.Uint32) *Service {
 	return &Service{
 		Name: name, Source: known.Source, Taken: known.Taken, Fault: known.Fault, LeftOut: known.LeftOut,
+		Partial: known.Partial, Routes: known.Routes, Tagged: known.Tagged,
 		next: next, byName: map[string]*Node{}, byFold: map[string]*Node{},
 	}
 }

@@ -38,6 +38,7 @@ type StatusChange struct {
 // and shared between goroutines.
 type View struct {
 	Services map[string]*Service // of a service that is missing nothing is known
+	Partial  string              // why services that are not in the config may be missing; "": none is
 }
 
 // Set holds the nodes of every service. Its methods are safe for concurrent use.
@@ -83,7 +84,7 @@ func New(dialer Dialer) *Set {
 func (s *Set) Apply(snap discovery.Snapshot) (*View, Changes) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	view := &View{Services: make(map[string]*Service, len(snap.Services))}
+	view := &View{Services: make(map[string]*Service, len(snap.Services)), Partial: snap.Partial}
 	next := make(map[Key]discovery.Node)
 	states := make(map[Key]*state)
 	turns := make(map[string]*atomic.Uint32)

@@ -4,7 +4,7 @@
 //	GET  /healthz      the process works: 200
 //	GET  /readyz       clients may be sent here: 200, else 503 with the reasons
 //	GET  /metrics      for Prometheus
-//	GET  /api/nodes    services with their nodes and entry points, drains, port faults: see Nodes
+//	GET  /api/nodes    services with their nodes, entry points and routes by tags, drains, port faults: see Nodes
 //	POST /api/drain    {"service": "im", "node": "node1", "per_second": 50}
 //	POST /api/undrain  {"service": "im", "node": "node1"}
 //

@@ -62,7 +62,7 @@ func (c *checkCommand) runLive(s streams) error {
 		return c.notUsable(s, err)
 	}
 	options := livecheck.Options{Name: c.Config, Connect: c.Connect, Chinese: livecheck.IsChinese(os.Getenv)}
-	if len(file.ConsulServices) > 0 {
+	if len(file.ConsulServices) > 0 || file.TagPrefix != "" {
 		options.Consul = consulOf(file)
 	}
 	if c.CA != "" {
@@ -125,13 +125,17 @@ func summary(f *config.File) string {
 	for _, n := range f.Nodes {
 		nodes += len(n)
 	}
-	return strings.Join([]string{
+	parts := []string{
 		count(len(f.Gateway.Listeners), "listener"),
 		count(len(f.Gateway.Routes), "route"),
 		count(len(f.Gateway.Services), "service"),
 		count(nodes, "node") + " in the file",
 		count(len(f.Certs.Certificates), "certificate"),
-	}, ", ")
+	}
+	if f.TagPrefix != "" {
+		parts = append(parts, "more routes by tags with "+f.TagPrefix)
+	}
+	return strings.Join(parts, ", ")
 }
 
 func count(n int, what string) string {

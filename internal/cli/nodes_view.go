@@ -52,6 +52,9 @@ func (v *view) table(b *strings.Builder) {
 		}
 		v.addGone(&t, s.Name)
 	}
+	for _, d := range v.Drains {
+		v.addGone(&t, d.Service) // of services that are gone as a whole
+	}
 	t.write(b)
 }
 
@@ -61,6 +64,7 @@ func (v *view) addGone(t *table, service string) {
 		key := upstream.Key{Service: d.Service, ID: d.Node}
 		if _, left := v.drains[key]; left && d.Service == service {
 			t.add([]string{shown(service), shown(d.Node), "-", "-", v.say.gone, strconv.Itoa(d.Left), v.progress(d), "-"})
+			delete(v.drains, key)
 		}
 	}
 }

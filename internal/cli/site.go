@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"singlegate/certs"
+	"singlegate/discovery"
 	"singlegate/gateway"
 	"singlegate/gateway/admin"
 	"singlegate/internal/config"
@@ -60,8 +61,8 @@ func openSite(file *config.File, store *certs.Store, log zerolog.Logger) (*site,
 
 // apply puts a config and its nodes in force.
 func (s *site) apply(file *config.File) error {
-	snap := s.nodes.known(file)
-	if err := s.server.Apply(file.Gateway, &snap); err != nil {
+	put := func(snap *discovery.Snapshot) error { return s.server.Apply(file.Gateway, snap) }
+	if err := s.nodes.apply(file, put); err != nil {
 		return err
 	}
 	s.file = file
@@ -109,6 +110,9 @@ func (s *site) announce() {
 		for _, p := range r.Paths {
 			s.log.Info().Str("route", r.Host+p).Str("to", describeAction(r)).Strs("listeners", r.Listeners).Msg("route")
 		}
+	}
+	if prefix := s.file.TagPrefix; prefix != "" {
+		s.log.Info().Str("tags", prefix).Strs("listeners", s.file.Gateway.TagRoutes.Listeners).Msg("routes that services in Consul ask for by their tags")
 	}
 	for _, p := range s.file.Gateway.NodePorts {
 		s.log.Info().Str("kind", p.Kind).Bool("tls", p.TLS).Str("to", "service "+p.Service).Msg("one port per node")

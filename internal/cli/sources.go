@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"reflect"
@@ -13,26 +14,24 @@ import (
 	"singlegate/internal/config"
 )
 
-// inFile is the source of services whose nodes the file alone names.
-const inFile = "file"
-
-// A feed runs the sources of nodes that a config asks for. A reload that changes
-// only what the file says of nodes leaves the others running.
+// A feed runs the sources of nodes that a config asks for, and puts what they say
+// in force together with the nodes that the file names. A reload that changes only
+// what the file says of nodes leaves the sources running.
 type feed struct {
 	log     zerolog.Logger
 	publish func(discovery.Snapshot)
 
-	asked   elsewhere // what runs
-	written *written
-	cancel  context.CancelFunc
-	group   sync.WaitGroup
+	asked  elsewhere // what runs
+	cancel context.CancelFunc
+	group  sync.WaitGroup
 
-	order sync.Mutex // held while publishing; comes before mu, which is not
+	order sync.Mutex   // held while something is put in force; comes before mu
+	file  *config.File // in force, under order; nil: none yet
 
 	mu     sync.Mutex
-	last   discovery.Snapshot // as it was published
-	told   bool               // known has told of last
-	source discovery.Source   // what runs
+	others discovery.Snapshot // what sources have said, with what is kept of earlier ones
+	prefix string             // of the tags that the last of them followed
+	source discovery.Source   // what runs; nil: nothing
 }
 
 // elsewhere is what a config says of sources other than the file itself.
@@ -40,17 +39,27 @@ type elsewhere struct {
 	Consul         *discovery.ConsulConfig
 	ConsulServices []discovery.ConsulService
 	DNSServices    []discovery.DNSService
+	TagPrefix      string
+	Taken          []string // names that services of tags do not get
 	Cache          string
 }
 
 // elsewhereOf leaves places in the file away: a line that moved changes nothing.
 func elsewhereOf(file *config.File) elsewhere {
-	e := elsewhere{file.Consul, slices.Clone(file.ConsulServices), slices.Clone(file.DNSServices), file.Cache}
+	e := elsewhere{
+		Consul: file.Consul, ConsulServices: slices.Clone(file.ConsulServices), DNSServices: slices.Clone(file.DNSServices),
+		TagPrefix: file.TagPrefix, Cache: file.Cache,
+	}
 	for i := range e.ConsulServices {
 		e.ConsulServices[i].At = ""
 	}
 	for i := range e.DNSServices {
 		e.DNSServices[i].At = ""
+	}
+	if e.TagPrefix != "" {
+		for _, s := range file.Gateway.Services {
+			e.Taken = append(e.Taken, s.Name)
+		}
 	}
 	return e
 }
@@ -67,47 +76,83 @@ func (e elsewhere) names() []string {
 	return names
 }
 
-// known is what can be said of a config's services before its sources have
-// spoken: what the file says, and what is known already of the others.
+// apply puts a config in force together with what is known of its nodes: what it
+// says itself, and what sources have said so far. No snapshot comes between.
+func (f *feed) apply(file *config.File, put func(*discovery.Snapshot) error) error {
+	f.order.Lock()
+	defer f.order.Unlock()
+	snap := f.known(file)
+	if err := put(&snap); err != nil {
+		return err
+	}
+	f.file = file
+	return nil
+}
+
+// known is what can be said of a config's services. One of which a source has
+// said nothing yet is no more than partly known.
 func (f *feed) known(file *config.File) discovery.Snapshot {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.told = true
-	snap := discovery.Static{Services: file.Nodes}.Snapshot()
-	for _, name := range elsewhereOf(file).names() {
-		if svc, ok := f.last.Services[name]; ok {
-			snap.Services[name] = svc
+	others, source, prefix := f.others, f.source, f.prefix
+	f.mu.Unlock()
+	asked := elsewhereOf(file)
+	snap := discovery.Snapshot{Services: map[string]discovery.Service{}}
+	if asked.TagPrefix != "" {
+		if snap.Partial = others.Partial; prefix != asked.TagPrefix {
+			snap.Partial = notAsked
+		}
+		for name, s := range others.Services {
+			if s.Tagged && !slices.Contains(asked.Taken, name) {
+				snap.Services[name] = s
+			}
 		}
 	}
-	return snap
+	names := asked.names()
+	for _, name := range names {
+		if s, ok := others.Services[name]; ok && !s.Tagged {
+			snap.Services[name] = s
+		}
+	}
+	all := discovery.Join(discovery.Static{Services: file.Nodes}.Snapshot(), snap)
+	why := unknownOf(source)
+	for _, name := range names {
+		_, told := snap.Services[name]
+		if s, ok := all.Services[name]; ok && !told {
+			all.Services[name] = s.Half(cmp.Or(why[name], notAsked))
+		}
+	}
+	return all
 }
+
+// notAsked is why a service is not known whose source has not begun.
+const notAsked = "its source has not been asked yet"
 
 // check tells what is wrong with the sources of a config, without asking them.
 func checkSources(file *config.File) error {
-	_, err := sourceOf(elsewhereOf(file), &written{}, nil)
+	_, err := sourceOf(elsewhereOf(file), nil)
 	return err
 }
 
 // follow makes the sources those of the config.
 func (f *feed) follow(file *config.File) error {
 	asked := elsewhereOf(file)
-	if f.cancel != nil && reflect.DeepEqual(asked, f.asked) {
-		f.written.set(file.Nodes)
-		f.again()
+	if reflect.DeepEqual(asked, f.asked) {
 		return nil
 	}
-	w := newWritten(file.Nodes)
-	source, err := sourceOf(asked, w, logTo(f.log))
+	source, err := sourceOf(asked, logTo(f.log))
 	if err != nil {
 		return err
 	}
 	f.stop()
-	var ctx context.Context
-	ctx, f.cancel = context.WithCancel(context.Background())
-	f.asked, f.written = asked, w
+	f.asked = asked
 	f.mu.Lock()
 	f.source = source
 	f.mu.Unlock()
+	if source == nil {
+		return nil
+	}
+	var ctx context.Context
+	ctx, f.cancel = context.WithCancel(context.Background())
 	f.group.Go(func() {
 		if err := source.Run(ctx, f.take); err != nil && ctx.Err() == nil {
 			f.log.Error().Err(err).Msg("the source of nodes ended; the last snapshot stays")
@@ -116,48 +161,41 @@ func (f *feed) follow(file *config.File) error {
 	return nil
 }
 
-// take passes a snapshot on. A service that the new sources do not know yet, or
-// of which they know the file's half only, stays what it was.
+// take puts a snapshot of the sources in force.
 func (f *feed) take(snap discovery.Snapshot) {
 	f.order.Lock()
 	defer f.order.Unlock()
-	f.publish(f.complete(snap))
+	f.keep(snap)
+	f.publish(f.known(f.file))
 }
 
-// complete notes a snapshot with what it lacks.
-func (f *feed) complete(snap discovery.Snapshot) discovery.Snapshot {
+// keep notes a snapshot. A service that the sources do not know yet stays what an
+// earlier one has said of it.
+func (f *feed) keep(snap discovery.Snapshot) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	all := discovery.Snapshot{Services: map[string]discovery.Service{}}
+	all := discovery.Snapshot{Services: map[string]discovery.Service{}, Partial: snap.Partial}
 	maps.Copy(all.Services, snap.Services)
-	for _, name := range f.asked.names() {
-		now, ok := all.Services[name]
-		if was, known := f.last.Services[name]; known && (!ok || now.Source == inFile && was.Source != inFile) {
+	names := f.asked.names()
+	for name, was := range f.others.Services {
+		_, now := all.Services[name]
+		if !now && (was.Tagged && snap.Partial != "" || !was.Tagged && slices.Contains(names, name)) {
 			all.Services[name] = was
 		}
 	}
-	f.last, f.told = all, false
-	return all
-}
-
-// again publishes what came after known was asked: what that told has been put
-// in force over it, and a source says nothing twice.
-func (f *feed) again() {
-	f.order.Lock()
-	defer f.order.Unlock()
-	f.mu.Lock()
-	last, told := f.last, f.told
-	f.mu.Unlock()
-	if !told {
-		f.publish(last)
-	}
+	f.others, f.prefix = all, f.asked.TagPrefix
 }
 
 // unknown says why nothing is known of services, by name.
 func (f *feed) unknown() map[string]string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if e, ok := f.source.(discovery.Explainer); ok {
+	return unknownOf(f.source)
+}
+
+// unknownOf is what a source says of what it does not know.
+func unknownOf(source discovery.Source) map[string]string {
+	if e, ok := source.(discovery.Explainer); ok {
 		return e.Unknown()
 	}
 	return nil
@@ -167,13 +205,14 @@ func (f *feed) stop() {
 	if f.cancel != nil {
 		f.cancel()
 		f.group.Wait()
+		f.cancel = nil
 	}
 }
 
-// sourceOf makes one source of all: the file first, whose nodes win.
-func sourceOf(asked elsewhere, w *written, log discovery.Log) (discovery.Source, error) {
-	var others []discovery.Source
-	if len(asked.ConsulServices) > 0 {
+// sourceOf makes one source of all but the file; nil: there are none.
+func sourceOf(asked elsewhere, log discovery.Log) (discovery.Source, error) {
+	var all []discovery.Source
+	if len(asked.ConsulServices) > 0 || asked.TagPrefix != "" {
 		var cfg discovery.ConsulConfig
 		if asked.Consul != nil {
 			cfg = *asked.Consul
@@ -182,23 +221,26 @@ func sourceOf(asked elsewhere, w *written, log discovery.Log) (discovery.Source,
 		if err != nil {
 			return nil, err
 		}
-		others = append(others, consul)
+		if asked.TagPrefix != "" {
+			consul.FollowTags(asked.TagPrefix, asked.Taken)
+		}
+		all = append(all, consul)
 	}
 	if len(asked.DNSServices) > 0 {
 		dns, err := discovery.NewDNS(asked.DNSServices, nil, log)
 		if err != nil {
 			return nil, err
 		}
-		others = append(others, dns)
+		all = append(all, dns)
 	}
-	if len(others) == 0 {
-		return w, nil
+	if len(all) == 0 {
+		return nil, nil
 	}
-	source := discovery.Merge(others...)
+	source := discovery.Merge(all...)
 	if asked.Cache != "" {
 		source = discovery.WithCache(asked.Cache, source, asked.names(), log)
 	}
-	return discovery.Merge(w, source), nil
+	return source, nil
 }
 
 // logTo writes the events of sources into the log.
@@ -209,42 +251,5 @@ func logTo(log zerolog.Logger) discovery.Log {
 			l = zerolog.InfoLevel
 		}
 		log.WithLevel(l).Fields(pairs).Msg(message)
-	}
-}
-
-// written is the source of the nodes that the file names. A reload may name
-// others.
-type written struct {
-	mu      sync.Mutex
-	nodes   map[string][]discovery.Node
-	changed chan struct{} // one slot: look again
-}
-
-func newWritten(nodes map[string][]discovery.Node) *written {
-	return &written{nodes: nodes, changed: make(chan struct{}, 1)}
-}
-
-func (w *written) set(nodes map[string][]discovery.Node) {
-	w.mu.Lock()
-	w.nodes = nodes
-	w.mu.Unlock()
-	select {
-	case w.changed <- struct{}{}:
-	default:
-	}
-}
-
-// Run implements discovery.Source.
-func (w *written) Run(ctx context.Context, publish func(discovery.Snapshot)) error {
-	for {
-		w.mu.Lock()
-		static := discovery.Static{Services: w.nodes}
-		w.mu.Unlock()
-		publish(static.Snapshot())
-		select {
-		case <-w.changed:
-		case <-ctx.Done():
-			return nil
-		}
 	}
 }

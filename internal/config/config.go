@@ -34,6 +34,7 @@ type File struct {
 	Consul         *discovery.ConsulConfig // nil: the environment says where Consul is, if anything does
 	ConsulServices []discovery.ConsulService
 	DNSServices    []discovery.DNSService
+	TagPrefix      string // how tags begin by which services in Consul ask for routes; "": none do
 	Cache          string // the file that keeps the last snapshot; "": none does
 }
 
@@ -111,7 +112,8 @@ func (d *decoder) decodeFile(root value) *File {
 	if read(o, "discovery", &w, d.discovery) || !o.has("discovery") {
 		d.checkConsul(w, ss)
 	}
-	f.Consul, f.Cache = w.consul, w.cache
+	f.Consul, f.Cache, f.TagPrefix = w.consul, w.cache, w.tags.prefix
+	g.TagRoutes = d.tagRoutes(w.tags, ls, waits)
 	d.checkListenerServices(ls, ss)
 	read(o, "trusted_proxies", &g.TrustedProxies, listOf(d, d.prefix))
 	read(o, "limits", &g.Limits, d.limits)

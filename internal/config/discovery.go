@@ -7,14 +7,27 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+
+	"github.com/goccy/go-yaml/ast"
 
 	"singlegate/discovery"
+	"singlegate/gateway"
 )
 
 // where is what the file says of sources of nodes other than itself.
 type where struct {
 	consul *discovery.ConsulConfig
+	tags   tagRoutes
 	cache  string
+}
+
+// tagRoutes is what the file says of routes that services in Consul ask for by
+// their tags.
+type tagRoutes struct {
+	at        pos
+	prefix    string // "": there are none
+	listeners []text
 }
 
 func (d *decoder) discovery(v value) (where, bool) {
@@ -23,14 +36,15 @@ func (d *decoder) discovery(v value) (where, bool) {
 		return where{}, false
 	}
 	var w where
-	read(o, "consul", &w.consul, d.consul)
+	read(o, "consul", &w.consul, func(v value) (*discovery.ConsulConfig, bool) { return d.consul(v, &w.tags) })
 	read(o, "cache", &w.cache, d.path)
 	o.done()
 	return w, true
 }
 
-// consul takes the settings of Consul, or just its address.
-func (d *decoder) consul(v value) (*discovery.ConsulConfig, bool) {
+// consul takes the settings of Consul, or just its address, and what tags there
+// may ask for.
+func (d *decoder) consul(v value, tags *tagRoutes) (*discovery.ConsulConfig, bool) {
 	c := &discovery.ConsulConfig{}
 	if _, ok := scalar(v.node); ok {
 		var good bool
@@ -50,6 +64,7 @@ func (d *decoder) consul(v value) (*discovery.ConsulConfig, bool) {
 	read(o, "key", &c.KeyFile, d.path)
 	read(o, "server_name", &c.ServerName, plain(d.text))
 	read(o, "stale", &c.Stale, d.boolean)
+	read(o, "tag_routes", tags, d.tagRoutesOf)
 	if read(o, "wait", &c.Wait, d.duration) && (c.Wait < time.Second || c.Wait > 10*time.Minute) {
 		d.errorf(o.byKey["wait"].value.at, "wait: Consul takes 1s to 10m")
 	}
@@ -58,6 +73,54 @@ func (d *decoder) consul(v value) (*discovery.ConsulConfig, bool) {
 	}
 	o.done()
 	return c, true
+}
+
+// tagRoutesOf takes how tags begin, or that and the listeners of the routes.
+func (d *decoder) tagRoutesOf(v value) (t tagRoutes, ok bool) {
+	t.at = v.at
+	prefix := plain(d.checked(checkTagPrefix))
+	if _, short := scalar(v.node); short {
+		t.prefix, ok = prefix(v)
+		return t, ok
+	}
+	if _, long := v.node.(*ast.MappingNode); !long {
+		d.fail(v, "expected how the tags begin (fabio's begin with urlprefix-), or {prefix, listeners}, not %s", kind(v.node))
+		return t, false
+	}
+	o, ok := d.object(v, "tag_routes")
+	if !ok {
+		return t, false
+	}
+	ok = require(o, "prefix", &t.prefix, prefix)
+	read(o, "listeners", &t.listeners, filled(d, d.text))
+	o.done()
+	return t, ok
+}
+
+// checkTagPrefix refuses what cannot tell such tags from others.
+func checkTagPrefix(s string) string {
+	switch {
+	case s == "yes" || s == "on":
+		return "expected how the tags begin; fabio's begin with urlprefix-"
+	case strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
+		return "a prefix has no space"
+	case strings.Trim(s, "/:*.") == "":
+		return "it would take tags that mean something else; fabio's begin with urlprefix-"
+	}
+	return ""
+}
+
+// tagRoutes is what the routes of tags have in common; nil: there are none.
+func (d *decoder) tagRoutes(t tagRoutes, ls listeners, waits gateway.Timeouts) *gateway.Route {
+	r := &route{listeners: t.listeners, Route: gateway.Route{
+		At: d.place(t.at), Accept: gateway.AcceptAny, Listeners: valuesOf(t.listeners),
+		Balance: gateway.RoundRobin, Refuse: gateway.RefuseStatus, Timeouts: waits,
+	}}
+	d.checkListeners(r, ls)
+	if t.prefix == "" {
+		return nil
+	}
+	return &r.Route
 }
 
 // consulAddress does not show what may hold a password.

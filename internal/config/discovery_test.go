@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"singlegate/discovery"
+	"singlegate/gateway"
 	"singlegate/upstream"
 )
 
@@ -58,9 +59,38 @@ routes:
 	if c := f.Gateway.Services[0].Check; c == nil || *c != check {
 		t.Errorf("check: %+v", c)
 	}
+	if f.TagPrefix != "" || f.Gateway.TagRoutes != nil {
+		t.Errorf("tags ask for routes that the file does not want: %q, %+v", f.TagPrefix, f.Gateway.TagRoutes)
+	}
 	// Consul may stand in the environment alone.
 	env := func(name string) (string, bool) { return "127.0.0.1:8500", name == "CONSUL_HTTP_ADDR" }
 	if _, err := Parse("x.yaml", []byte("listeners: [{address: \":80\"}]\nservices: {a: {consul: a}}\n"), env); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestTagRoutes(t *testing.T) {
+	for _, tt := range []struct {
+		text      string
+		listeners []string
+	}{{"urlprefix-", nil}, {"{prefix: urlprefix-, listeners: [tls]}", []string{"tls"}}} {
+		text := `
+listeners: [{name: tls, address: ":443", tls: true}, {address: ":80"}]
+tls: {certificates: [{cert: a.pem, key: a.key}]}
+timeouts: {read: 7s}
+discovery:
+  consul: {address: "127.0.0.1:8500", tag_routes: ` + tt.text + "}\n"
+		f, err := Parse("x.yaml", []byte(text), func(string) (string, bool) { return "", false })
+		if err != nil {
+			t.Fatal(err)
+		}
+		waits := gateway.DefaultTimeouts()
+		waits.Read = 7 * time.Second
+		want := &gateway.Route{
+			At: "x.yaml:6:51", Accept: gateway.AcceptAny, Listeners: tt.listeners, Balance: gateway.RoundRobin, Refuse: gateway.RefuseStatus, Timeouts: waits,
+		}
+		if f.TagPrefix != "urlprefix-" || !reflect.DeepEqual(f.Gateway.TagRoutes, want) {
+			t.Errorf("%s: got %q, %+v", tt.text, f.TagPrefix, f.Gateway.TagRoutes)
+		}
 	}
 }

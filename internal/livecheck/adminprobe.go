@@ -21,6 +21,7 @@ type running struct {
 	tunnels int
 	reasons []string // why it is not ready
 	nodes   map[string][]discovery.Node
+	routes  map[string][]discovery.TagRoute // that tags ask for, by service
 	faults  []portFault
 }
 
@@ -76,8 +77,9 @@ func readiness(ctx context.Context, client *http.Client, base string) []string {
 // nodeList is what is read of the answer of /api/nodes.
 type nodeList struct {
 	Services []struct {
-		Name  string
-		Nodes []struct {
+		Name   string
+		Routes []discovery.TagRoute
+		Nodes  []struct {
 			ID       string
 			Names    []string
 			Address  string
@@ -100,8 +102,9 @@ func (r *running) takeNodes(ctx context.Context, client *http.Client, base strin
 	if err != nil || status != http.StatusOK || json.Unmarshal(body, &list) != nil {
 		return
 	}
-	r.nodes, r.faults = map[string][]discovery.Node{}, list.PortFaults
+	r.nodes, r.routes, r.faults = map[string][]discovery.Node{}, map[string][]discovery.TagRoute{}, list.PortFaults
 	for _, s := range list.Services {
+		r.routes[s.Name] = s.Routes
 		for _, n := range s.Nodes {
 			if n.Draining {
 				n.Status = discovery.Maintenance

@@ -76,6 +76,7 @@ func (c *checker) lookAround(ctx context.Context) {
 			}
 		}
 	}
+	c.addTagRoutes()
 }
 
 func (c *checker) plan() {
