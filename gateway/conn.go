@@ -32,6 +32,7 @@ type clientConn struct {
 	replay   atomic.Bool  // reads yield nothing: only what is buffered above is wanted
 	linger   atomic.Bool  // on Close: let the client read the answer first
 	detached atomic.Bool
+	closed   atomic.Bool
 
 	mu      sync.Mutex
 	pending io.Closer // what was opened for this connection and not taken over yet
@@ -130,7 +131,8 @@ func (c *clientConn) buffered(r io.Reader) ([]byte, error) {
 }
 
 // detach hands the connection out for good: the caller owns what is returned,
-// and closing the clientConn does nothing any more.
+// and closing the clientConn, as fasthttp does after a hijack handler, does
+// nothing any more.
 func (c *clientConn) detach() net.Conn {
 	c.detached.Store(true)
 	c.release()
@@ -149,7 +151,7 @@ const (
 // input may be left, Close first ends the sending and discards input for a
 // bounded time.
 func (c *clientConn) Close() error {
-	if c.detached.Load() {
+	if c.detached.Load() || c.closed.Swap(true) {
 		return nil
 	}
 	c.drop()

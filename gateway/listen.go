@@ -122,7 +122,6 @@ func (l *listener) newHTTP(limits Limits) *fasthttp.Server {
 		MaxRequestBodySize:            1 << 62, // bodies are streamed, and counted where they are limited
 		StreamRequestBody:             true,
 		ReduceMemoryUsage:             true, // silent connections hold no buffer, and are closed without a word
-		KeepHijackedConns:             true, // a tunnel outlives its handler
 		CloseOnShutdown:               true,
 		NoDefaultServerHeader:         true,
 		NoDefaultContentType:          true,

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha1"
 	"encoding/base64"
@@ -55,7 +56,7 @@ func (s *Set) Upgrade(ctx context.Context, u Upgrade) (*Upgraded, error) {
 		return nil, orCause(ctx, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	up, err := exchange(conn, u)
+	up, err := s.exchange(conn, u)
 	if !stop() {
 		err = context.Cause(ctx)
 	}
@@ -77,13 +78,13 @@ func orCause(ctx context.Context, err error) error {
 
 // exchange sends the handshake and reads its answer. Interim answers are
 // skipped, a bounded number of them.
-func exchange(conn net.Conn, u Upgrade) (*Upgraded, error) {
+func (s *Set) exchange(conn net.Conn, u Upgrade) (*Upgraded, error) {
 	conn.SetDeadline(time.Now().Add(u.Answer))
 	if _, err := conn.Write(u.Head); err != nil {
 		return nil, err
 	}
 	limited := &io.LimitedReader{R: conn, N: maxAnswerHead}
-	br := bufio.NewReader(limited)
+	br := s.reader(limited)
 	answer, err := readAnswer(br)
 	if err != nil {
 		if limited.N <= 0 {
@@ -100,7 +101,19 @@ func exchange(conn net.Conn, u Upgrade) (*Upgraded, error) {
 		return nil, err
 	}
 	early, _ := br.Peek(br.Buffered())
-	return &Upgraded{Answer: answer, Conn: conn, Early: append([]byte(nil), early...)}, nil
+	up := &Upgraded{Answer: answer, Conn: conn, Early: bytes.Clone(early)}
+	answer.Body = http.NoBody // a 101 has none, and br is another handshake's from here on
+	br.Reset(nil)
+	s.readers.Put(br)
+	return up, nil
+}
+
+func (s *Set) reader(r io.Reader) *bufio.Reader {
+	if br, ok := s.readers.Get().(*bufio.Reader); ok {
+		br.Reset(r)
+		return br
+	}
+	return bufio.NewReader(r)
 }
 
 const maxInterim = 5

@@ -285,7 +285,7 @@ func FuzzAnswer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, answer []byte) {
 		conn := &scripted{in: bytes.NewReader(answer)}
-		up, err := exchange(conn, handshakeTo("", testKey))
+		up, err := new(Set).exchange(conn, handshakeTo("", testKey))
 		if err != nil {
 			return
 		}

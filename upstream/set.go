@@ -46,6 +46,7 @@ type Set struct {
 	dialer    Dialer
 	transport *http.Transport
 	sources   atomic.Pointer[map[string][]netip.Addr] // by service
+	readers   sync.Pool                               // of *bufio.Reader, for answers to handshakes
 
 	mu     sync.Mutex
 	states map[Key]*state
