@@ -65,8 +65,8 @@ func differences() map[string]difference {
 			why:    "between two frames a client is told with 1014 that its node is gone, and its answer goes to the node",
 			client: change{`end$`, lost}, node: change{`end$`, answered},
 		},
-		"node lost, the client has closed": {
-			why:    "a node that ends its stream without answering a Close is lost as well; the client does not answer the 1014",
+		"node lost, the client sends on": {
+			why:    "a client that is in the middle of a message does not answer the 1014 at once",
 			client: change{`end$`, lost},
 		},
 		"node lost in a header": {
@@ -78,7 +78,7 @@ func differences() map[string]difference {
 			client: change{`reset$`, lost},
 		},
 		"node reset in a frame": {
-			why:    "nothing can be inserted there: the client sees the stream end",
+			why:    "nothing can be inserted there, nor after a Close: the client sees the stream end",
 			client: change{`reset$`, `end`},
 		},
 		"client reset": {
