@@ -67,6 +67,7 @@ type Consul struct {
 	log      Log
 	timing   timing
 	unknown  reasons
+	failures *Failures // nil: nobody counts them
 }
 
 // timing is how long the source waits for what.
@@ -216,6 +217,9 @@ func (k *consulKnowledge) take(u update) bool {
 	for _, s := range k.source.services {
 		if s.Service != u.name && !slices.Contains(s.siblings(), u.name) {
 			continue
+		}
+		if u.failure != "" {
+			k.source.failures.count(s.Name, u.failure)
 		}
 		service, ok := k.service(s)
 		if !ok || reflect.DeepEqual(service, k.services[s.Name]) {

@@ -21,6 +21,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"github.com/valyala/fasthttp"
 
@@ -37,6 +38,7 @@ type Options struct {
 	Upstream    *upstream.Set
 	Descriptors *Descriptors
 	Unknown     func() map[string]string // why nothing is known of services, by name; may be nil
+	Collectors  []prometheus.Collector   // of metrics that stand beside the server's own
 }
 
 // A Server is the gateway: its listeners, its table, its tunnels. All methods
@@ -106,6 +108,7 @@ func New(o Options) (*Server, error) {
 		listeners: map[string]*listener{},
 	}
 	s.metrics = newMetrics(s)
+	s.metrics.registry.MustRegister(o.Collectors...)
 	s.drains.server = s
 	s.drains.active = map[upstream.Key]*drain{}
 	s.buffers.New = func() any { b := make([]byte, 32<<10); return &b }

@@ -21,6 +21,7 @@ const inFile = "file"
 type feed struct {
 	log     zerolog.Logger
 	publish func(discovery.Snapshot)
+	failed  discovery.Failures // queries to Consul
 
 	asked   elsewhere // what runs
 	written *written
@@ -84,7 +85,7 @@ func (f *feed) known(file *config.File) discovery.Snapshot {
 
 // check tells what is wrong with the sources of a config, without asking them.
 func checkSources(file *config.File) error {
-	_, err := sourceOf(elsewhereOf(file), &written{}, nil)
+	_, err := sourceOf(elsewhereOf(file), &written{}, nil, nil)
 	return err
 }
 
@@ -97,7 +98,7 @@ func (f *feed) follow(file *config.File) error {
 		return nil
 	}
 	w := newWritten(file.Nodes)
-	source, err := sourceOf(asked, w, logTo(f.log))
+	source, err := sourceOf(asked, w, logTo(f.log), &f.failed)
 	if err != nil {
 		return err
 	}
@@ -171,7 +172,7 @@ func (f *feed) stop() {
 }
 
 // sourceOf makes one source of all: the file first, whose nodes win.
-func sourceOf(asked elsewhere, w *written, log discovery.Log) (discovery.Source, error) {
+func sourceOf(asked elsewhere, w *written, log discovery.Log, failed *discovery.Failures) (discovery.Source, error) {
 	var others []discovery.Source
 	if len(asked.ConsulServices) > 0 {
 		var cfg discovery.ConsulConfig
@@ -182,6 +183,7 @@ func sourceOf(asked elsewhere, w *written, log discovery.Log) (discovery.Source,
 		if err != nil {
 			return nil, err
 		}
+		consul.CountFailures(failed)
 		others = append(others, consul)
 	}
 	if len(asked.DNSServices) > 0 {
