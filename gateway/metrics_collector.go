@@ -86,7 +86,7 @@ func (c *metricsCollector) Collect(ch chan<- prometheus.Metric) {
 	s := c.server
 	st := s.state.Load()
 	out.gauge(c.ports, float64(len(s.PortFaults())))
-	out.gauge(c.busy, float64(s.drains.count()))
+	out.gauge(c.busy, float64(len(s.Drains())))
 	c.collectServices(out, st)
 	c.collectTunnels(out, st)
 	c.collectTraffic(out)

@@ -19,6 +19,7 @@ type words struct {
 	gone                     string                    // the health of a node that is not there any more
 	draining, begins         string                    // formatted
 	closing, drained         string
+	lingering                string // formatted: clients that have not answered a Close
 	leftOut, ports, troubles string // headings
 	fault, unknown, empty    string // formatted
 	noServices               string
@@ -62,6 +63,7 @@ func english() words {
 		begins:     "begins in %s",
 		closing:    "closing all",
 		drained:    "drained",
+		lingering:  "%d lingering",
 		leftOut:    "Instances left out:",
 		ports:      "Ports not open:",
 		troubles:   "Services in trouble:",
@@ -120,6 +122,7 @@ func chinese() words {
 		begins:     "%s后开始",
 		closing:    "全部关闭中",
 		drained:    "已排空",
+		lingering:  "%d 条等待客户端断开",
 		leftOut:    "被排除的实例:",
 		ports:      "未能打开的端口:",
 		troubles:   "有问题的服务:",

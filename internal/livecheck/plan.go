@@ -164,16 +164,10 @@ func (c *checker) routeSection(r *gateway.Route) *section {
 }
 
 func routeUse(r *gateway.Route, path string) use {
-	if wantsWebSocket(r, path) {
+	if r.ForWebSockets(path) {
 		return useWebSocket
 	}
 	return useHTTP
-}
-
-// wantsWebSocket tells what a route is tried with: a path that names a node is
-// one for WebSockets, unless the route says otherwise.
-func wantsWebSocket(r *gateway.Route, path string) bool {
-	return r.Service != "" && (r.Accept == gateway.AcceptWebSocket || r.Accept != gateway.AcceptHTTP && pinned(r, path))
 }
 
 // nameOf is what clients call a node.
@@ -197,7 +191,7 @@ func (c *checker) planRequest(s *section, r *gateway.Route, pattern string, e *e
 	if strings.Contains(r.Host, nodeVariable) {
 		hostPattern = r.Host
 	}
-	path, websocket := pathFor(pattern, name), wantsWebSocket(r, pattern)
+	path, websocket := pathFor(pattern, name), r.ForWebSockets(pattern)
 	t := c.at(e, host)
 	j.target = scheme(e.tls, websocket) + "://" + t.header + path
 	switch by := winner(c.cfg.Routes, request{e.name, host, path, websocket}); {
@@ -240,7 +234,7 @@ func (c *checker) routeProbe(r *gateway.Route, t target, pattern, path string) f
 		return one(func(ctx context.Context) Finding {
 			return c.served(ctx, t, strings.TrimSuffix(path, "/")+"/", r.Static != "")
 		})
-	case wantsWebSocket(r, pattern):
+	case r.ForWebSockets(pattern):
 		return one(func(ctx context.Context) Finding { return c.webSocket(ctx, c.upgradeOf(r, t, pattern, path)) })
 	}
 	return one(func(ctx context.Context) Finding { return c.reachable(ctx, t, path) })
