@@ -95,6 +95,9 @@ func (r *request) resolve() *problem {
 	if p := r.parse(); p != nil {
 		return p
 	}
+	if r.conn.secure != r.listener.TLS || r.listener.implied != nil && r.listener.implied.tcp {
+		return portChanged() // a reload, since the connection was accepted
+	}
 	if r.server.stopping.Load() && r.websocket {
 		return stopping()
 	}

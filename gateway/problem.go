@@ -99,6 +99,13 @@ func nodeUnknown(name string) *problem {
 		en: "There is no node %q.", zh: "没有名为 %q 的节点。"}).naming(name)
 }
 
+// portChanged has the status that lets clients ask again on another connection
+// (RFC 9110 section 15.5.20).
+func portChanged() *problem {
+	return &problem{status: 421, code: "port_changed", endConn: true,
+		en: "This port serves something else since this connection was opened: connect again.", zh: "此连接建立之后，该端口已改作他用，请重新连接。"}
+}
+
 func originRefused() *problem {
 	return &problem{status: 403, code: "origin_refused",
 		en: "The page's origin may not open this connection.", zh: "不允许该来源(Origin)的页面建立此连接。"}
