@@ -25,7 +25,7 @@ func (r *request) serveHTTP() *problem {
 }
 
 func (x *exchange) forward() *problem {
-	pick := picker{match: &x.r.match}
+	pick := picker{match: &x.r.match, own: x.r.state.own}
 	header := x.r.upstreamHeader()
 	for {
 		lease, addr, p := pick.next()
@@ -137,7 +137,9 @@ func unquoted(err error) error {
 // route, or those of a balanced one by its policy, each once.
 type picker struct {
 	match *match
+	own   *ownSockets
 	tried []*upstream.Node
+	loops int   // of them: the gateway itself
 	err   error // why the last one failed
 }
 
@@ -156,6 +158,10 @@ func (p *picker) next() (*upstream.Lease, string, *problem) {
 	}
 	p.tried = append(p.tried, node)
 	addr, ok := node.Addr(route.Port)
+	if _, ours := p.own.at(addr); ours {
+		p.loop()
+		return p.next()
+	}
 	if !ok {
 		return nil, "", nodeDown(p.match.name).because(errors.New("the node has no port " + route.Port))
 	}
@@ -181,9 +187,17 @@ func (p *picker) choose() *upstream.Node {
 // failed notes that the node could not be reached.
 func (p *picker) failed(err error) { p.err = err }
 
+// loop notes that the node is the gateway itself.
+func (p *picker) loop() {
+	p.loops++
+	p.failed(errOwnAddress)
+}
+
 // nobody says why no node is left.
 func (p *picker) nobody() *problem {
 	switch {
+	case p.loops > 0 && p.loops == len(p.tried):
+		return loopDetected().because(p.err)
 	case p.match.pinned:
 		return nodeDown(p.match.name).because(p.err)
 	case len(p.tried) == 0:

@@ -56,8 +56,8 @@ func (k *kept) ended() {
 }
 
 // A kept connection to a node's port is served by what the port is now, or not
-// at all: a reload may give the port to another node, make it one for TCP, or
-// put TLS before it.
+// at all: a reload may give the port to another node, or make it one for TCP.
+// The connection itself stays what it is, with TLS or without.
 func TestKeptConnectionsAfterAReload(t *testing.T) {
 	port := func(np NodePort, node string, number int) func(*Config) {
 		np.Service, np.Listen = "im", PortRule{Map: map[string]uint16{node: uint16(number)}}
@@ -74,8 +74,8 @@ func TestKeptConnectionsAfterAReload(t *testing.T) {
 		{"another node, TLS", true, func(n int) func(*Config) { return port(NodePort{Kind: "http", TLS: true}, "node2", n) }, func(k *kept) { k.served("there") }},
 		{"TCP", false, func(n int) func(*Config) { return port(NodePort{Kind: "tcp"}, "node1", n) }, (*kept).refused},
 		{"TCP over TLS", true, func(n int) func(*Config) { return port(NodePort{Kind: "tcp", TLS: true}, "node1", n) }, (*kept).refused},
-		{"TLS before it", false, func(n int) func(*Config) { return port(NodePort{Kind: "http", TLS: true}, "node1", n) }, (*kept).refused},
-		{"no TLS any more", true, func(n int) func(*Config) { return port(NodePort{Kind: "http"}, "node1", n) }, (*kept).refused},
+		{"TLS before it", false, func(n int) func(*Config) { return port(NodePort{Kind: "http", TLS: true}, "node1", n) }, func(k *kept) { k.served("here") }},
+		{"no TLS any more", true, func(n int) func(*Config) { return port(NodePort{Kind: "http"}, "node1", n) }, func(k *kept) { k.served("here") }},
 		{"no port any more", false, func(n int) func(*Config) { return port(NodePort{Kind: "http"}, "node9", n) }, (*kept).ended},
 		{"a balanced TCP port", false, func(n int) func(*Config) {
 			return func(c *Config) {

@@ -146,6 +146,12 @@ func noneReached(service string) *problem {
 		en: "No node of %q could be reached.", zh: "服务 %q 的节点都无法连接。"}).naming(service)
 }
 
+// loopDetected has the status of RFC 5842 section 7.2.
+func loopDetected() *problem {
+	return &problem{status: 508, code: "loop_detected",
+		en: "The node's address leads back to the gateway. Its operator has to correct that address.", zh: "节点的地址指回了网关自身，请运维人员更正该地址。"}
+}
+
 func upstreamTimeout() *problem {
 	return &problem{status: 504, code: "upstream_timeout",
 		en: "The node did not answer in time.", zh: "节点未在规定时间内应答。"}

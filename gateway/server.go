@@ -62,6 +62,8 @@ type Server struct {
 	metrics *metrics
 
 	state    atomic.Pointer[state] // what a request sees
+	loopID   string
+	loops    loops
 	stopping atomic.Bool
 	running  context.Context // ends when the server has ended
 	ended    context.CancelCauseFunc
@@ -72,6 +74,7 @@ type Server struct {
 	view      *upstream.View
 	faults    []PortFault // node ports that are wanted and not open
 	retry     *time.Timer // for them; nil: there are none
+	ownNodes  map[OwnAddress]bool
 	closed    bool
 
 	drains drains
@@ -82,6 +85,7 @@ type Server struct {
 type state struct {
 	cfg        *Config
 	table      *table
+	own        *ownSockets
 	redact     *redactor
 	securePort uint16 // public port of the first TLS listener; 0: there is none
 }
@@ -106,6 +110,7 @@ func New(o Options) (*Server, error) {
 		watcher:   w,
 		gate:      newGate(),
 		listeners: map[string]*listener{},
+		loopID:    newLoopID(),
 	}
 	s.metrics = newMetrics(s)
 	s.metrics.registry.MustRegister(o.Collectors...)
@@ -189,8 +194,11 @@ func (s *Server) reconcile(cfg *Config, opened map[string]*listener) {
 			l = opened[key]
 			fresh = append(fresh, l)
 		default:
-			var err error
-			if l, err = openListener(s, w, cfg.Public, cfg.Limits); err != nil {
+			err := s.claimed(w)
+			if err == nil {
+				l, err = openListener(s, w, cfg.Public, cfg.Limits)
+			}
+			if err != nil {
 				faults = append(faults, PortFault{w.At, w.Name, w.Address, err.Error()})
 				continue
 			}
@@ -200,12 +208,13 @@ func (s *Server) reconcile(cfg *Config, opened map[string]*listener) {
 		s.listeners[key] = l
 		keep[key] = true
 	}
-	s.swap(cfg)
+	s.swap(cfg, keep)
 	for _, l := range fresh {
 		go l.serve() // ends, and is waited for, in shut
 	}
 	s.retireOthers(keep)
 	s.noteFaults(faults)
+	s.noteOwnAddresses()
 }
 
 // retireOthers closes the listeners that nobody wants any more.
@@ -266,9 +275,11 @@ func (s *Server) take(snap discovery.Snapshot) upstream.Changes {
 	return changes
 }
 
-// swap shows requests the config with the routes and view of the moment.
-func (s *Server) swap(cfg *Config) {
-	st := &state{cfg: cfg, table: &table{routes: s.routes, view: s.view}, redact: newRedactor(cfg.Redact)}
+// swap shows requests the config with the routes and view of the moment, and
+// the listeners that are to stay.
+func (s *Server) swap(cfg *Config, keep map[string]bool) {
+	st := &state{cfg: cfg, table: &table{routes: s.routes, view: s.view}, own: s.ownSockets(keep), redact: newRedactor(cfg.Redact)}
+	s.loops.forget()
 	for _, lc := range cfg.Listeners {
 		if l := s.listeners[lc.key()]; l != nil && lc.TLS && lc.Service == "" && st.securePort == 0 {
 			st.securePort = l.settings.Load().public.Port

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"cmp"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -38,6 +39,7 @@ type NodeStatus struct {
 	Tunnels      int               `json:"tunnels"`
 	Lingering    int               `json:"lingering,omitempty"` // of them: a drain has closed them, and their clients have not answered
 	EntryPoints  []string          `json:"entry_points"`        // public URLs that lead to it
+	Fault        string            `json:"fault,omitempty"`     // why it cannot be reached, if that is known beforehand
 }
 
 // Services tells of every service of the config and of the snapshot, by name.
@@ -72,12 +74,24 @@ func (s *Server) serviceStatus(name string, st *state, entries []Entry) ServiceS
 	status.Known, status.Source, status.Taken, status.Fault, status.LeftOut = true, svc.Source, svc.Taken, svc.Fault, svc.LeftOut
 	for _, n := range nodesByID(svc) {
 		status.Nodes = append(status.Nodes, NodeStatus{
-			ID: n.ID, Names: n.Names, Address: n.Address, Ports: n.Ports, Meta: n.Meta, Origin: n.Origin, Status: n.Standing(),
+			Fault: faultOf(n, st.own),
+			ID:    n.ID, Names: n.Names, Address: n.Address, Ports: n.Ports, Meta: n.Meta, Origin: n.Origin, Status: n.Standing(),
 			EjectedUntil: n.Ejected(), Draining: n.Draining(), Tunnels: s.tunnels.countOf(n.Key()),
 			Lingering: s.tunnels.lingeringOf(n.Key()), EntryPoints: entryPoints(n, st, entries),
 		})
 	}
 	return status
+}
+
+// faultOf is what is wrong with a node's addresses.
+func faultOf(n *upstream.Node, own *ownSockets) string {
+	for _, port := range slices.Sorted(maps.Keys(n.Ports)) {
+		addr, _ := n.Addr(port)
+		if listener, ours := own.at(addr); ours {
+			return OwnAddress{n.Service, n.ID, addr, listener}.String()
+		}
+	}
+	return ""
 }
 
 // PortFaults are the node ports that are wanted and not open, and why.

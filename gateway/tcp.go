@@ -109,14 +109,28 @@ func (r *request) openTCP(c net.Conn) *problem {
 
 // dialTCP connects to the node, or to the next one while connections fail.
 func (r *request) dialTCP() (*upstream.Lease, net.Conn, *problem) {
-	pick := picker{match: &r.match}
+	pick := picker{match: &r.match, own: r.state.own}
 	ctx := upstream.WithConnectTimeout(r.server.running, r.match.route.Timeouts.Connect)
 	for {
 		lease, addr, p := pick.next()
 		if p != nil {
 			return nil, nil, p
 		}
+		if r.server.loops.knows(addr) {
+			lease.Done()
+			pick.loop()
+			continue
+		}
 		conn, err := r.server.upstream.Dial(ctx, addr)
+		if err == nil && r.state.own.holds(conn) {
+			// A name that leads here: the connection that it makes finds it known.
+			r.server.loops.remember(addr)
+			r.server.loops.warn(r.server.log, conn.RemoteAddr().String(), r.id)
+			conn.Close()
+			lease.Done()
+			pick.loop()
+			continue
+		}
 		if err == nil {
 			lease.Worked()
 			return lease, conn, nil

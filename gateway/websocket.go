@@ -60,7 +60,7 @@ func (r *request) originAllowed() bool {
 func (x *exchange) upgrade() (*upstream.Upgraded, *problem) {
 	r := x.r
 	x.notWaiting() // the handshake has limits of its own
-	pick := picker{match: &r.match}
+	pick := picker{match: &r.match, own: r.state.own}
 	key := r.headers("Sec-WebSocket-Key")[0]
 	head := r.handshakeHead(r.match.path+r.query, key)
 	timeouts := r.match.route.Timeouts

@@ -171,6 +171,11 @@ func (v *view) troubles() (lines []string) {
 		case len(s.Nodes) == 0:
 			lines = append(lines, s.Name+": "+v.say.empty)
 		}
+		for _, n := range s.Nodes {
+			if n.Fault != "" {
+				lines = append(lines, s.Name+"/"+n.ID+": "+n.Fault)
+			}
+		}
 	}
 	return lines
 }
