@@ -19,7 +19,8 @@ import (
 type FailureKind string
 
 // The kinds. Refused is a 403, or a list that access rules hide. NoLeader is
-// said by Consul itself: servers that do not answer are Unreachable. Other is
+// said by an agent, of servers that have none or that it does not reach; an agent
+// that does not answer is Unreachable. Other is
 // the rest: TLS, an unknown datacenter, a token file that cannot be read.
 const (
 	Unreachable FailureKind = "unreachable"
@@ -115,7 +116,7 @@ func failureOf(err error) FailureKind {
 		switch {
 		case status.Code == http.StatusForbidden:
 			return Refused
-		case strings.Contains(status.Body, "No cluster leader"):
+		case strings.Contains(status.Body, "No cluster leader"), leaderNotReached(oneLine(status.Body)):
 			return NoLeader
 		}
 		return OtherFault

@@ -110,7 +110,7 @@ func (c *metricsCollector) collectServices(out sink, st *state) {
 			continue
 		}
 		fault := 0.0
-		if svc.Fault != "" {
+		if c.server.faultOf(svc) != "" {
 			fault = 1
 		}
 		out.gauge(c.fault, fault, name)

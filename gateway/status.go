@@ -71,10 +71,11 @@ func (s *Server) serviceStatus(name string, st *state, entries []Entry) ServiceS
 		status.Fault = strings.TrimPrefix(s.why(name), ": ")
 		return status
 	}
-	status.Known, status.Source, status.Taken, status.Fault, status.LeftOut = true, svc.Source, svc.Taken, svc.Fault, svc.LeftOut
+	status.Known, status.Source, status.Taken, status.LeftOut = true, svc.Source, svc.Taken, svc.LeftOut
+	status.Fault = s.faultOf(svc)
 	for _, n := range nodesByID(svc) {
 		status.Nodes = append(status.Nodes, NodeStatus{
-			Fault: faultOf(n, st.own),
+			Fault: addressFault(n, st.own),
 			ID:    n.ID, Names: n.Names, Address: n.Address, Ports: n.Ports, Meta: n.Meta, Origin: n.Origin, Status: n.Standing(),
 			EjectedUntil: n.Ejected(), Draining: n.Draining(), Tunnels: s.tunnels.countOf(n.Key()),
 			Lingering: s.tunnels.lingeringOf(n.Key()), EntryPoints: entryPoints(n, st, entries),
@@ -83,8 +84,19 @@ func (s *Server) serviceStatus(name string, st *state, entries []Entry) ServiceS
 	return status
 }
 
-// faultOf is what is wrong with a node's addresses.
-func faultOf(n *upstream.Node, own *ownSockets) string {
+// faultOf says why a service is not known more freshly. What is known may come
+// from a source that a reload has replaced, and the one that is to tell now may
+// know nothing: then that is why.
+func (s *Server) faultOf(svc *upstream.Service) string {
+	why := strings.TrimPrefix(s.why(svc.Name), ": ")
+	if why == "" || strings.Contains(svc.Fault, why) {
+		return svc.Fault
+	}
+	return why
+}
+
+// addressFault is what is wrong with a node's addresses.
+func addressFault(n *upstream.Node, own *ownSockets) string {
 	for _, port := range slices.Sorted(maps.Keys(n.Ports)) {
 		addr, _ := n.Addr(port)
 		if listener, ours := own.at(addr); ours {
