@@ -186,6 +186,7 @@ func (c *checker) planRequest(s *section, r *gateway.Route, pattern string, e *e
 	j, name := &job{}, ""
 	if n != nil {
 		j.who, name = n.ID, nameOf(n)
+		j.behind = &behind{r.Service, n.ID, r.Port}
 	}
 	host, hostPattern := e.host, ""
 	if r.Host != "" {
@@ -342,7 +343,7 @@ func (c *checker) planNodePort(s *section, np *gateway.NodePort, n *discovery.No
 		with = func(ctx context.Context, _ net.Conn) Finding { return c.webPort(ctx, u, http, websocket) }
 	}
 	closed := n.Status == discovery.Maintenance
-	c.add(s, &job{who: n.ID, target: urlScheme + "://" + joinPort(e.host, port), probe: func(ctx context.Context) []Finding {
+	c.add(s, &job{who: n.ID, behind: &behind{np.Service, n.ID, np.Port}, target: urlScheme + "://" + joinPort(e.host, port), probe: func(ctx context.Context) []Finding {
 		findings := c.portProbe(ctx, t, with)
 		for i := range findings {
 			if closed && findings[i].Code == closedAtOnce {

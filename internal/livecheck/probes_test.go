@@ -40,7 +40,7 @@ func TestDialFailures(t *testing.T) {
 		{"listens right there", "10.0.0.5:443", refusedBy("10.0.0.5:443"), gatewayRefused, nodeRefused, nil},
 		{"timeout", "10.0.0.77:8083", dialError(os.ErrDeadlineExceeded), gatewayTimeout, nodeTimeout, []string{"address=10.0.0.77:8083"}},
 		{"timeout of the system", "10.0.0.77:8083", dialError(os.NewSyscallError("connect", errTimedOut)), gatewayTimeout, nodeTimeout, nil},
-		{"no route to the host", "10.0.0.77:8083", dialError(os.NewSyscallError("connect", errNoHost)), gatewayUnreachable, nodeUnreachable, []string{"host=10.0.0.77"}},
+		{"no route to the host", "10.0.0.77:8083", dialError(os.NewSyscallError("connect", errNoHost)), gatewayUnreachable, nodeNoHost, []string{"host=10.0.0.77"}},
 		{"no network", "[2001:db8::1]:8083", dialError(os.NewSyscallError("connect", errNoNetwork)), gatewayUnreachable, nodeUnreachable, []string{"host=2001:db8::1"}},
 		{"unknown name", "node7:8083", dialError(&net.DNSError{Name: "node7", IsNotFound: true}), gatewayUnresolved, nodeUnresolved, []string{"host=node7"}},
 		{"DNS silent", "node7:8083", dialError(&net.DNSError{Name: "node7", IsTimeout: true}), gatewayNoDNS, nodeNoDNS, []string{"host=node7"}},
