@@ -185,7 +185,7 @@ func (c *consulClient) explainStatus(status api.StatusError, service string) str
 // leaderNotReached tells whether an agent says that it knows a leader, or at
 // least servers, and does not get through to them.
 func leaderNotReached(body string) bool {
-	return strings.Contains(body, "No known Consul servers") ||
+	return strings.Contains(body, "No known Consul servers") || strings.Contains(body, "leader not found in server lookup") ||
 		strings.Contains(body, "rpc error") && (strings.Contains(body, "failed to get conn") || strings.HasSuffix(body, "EOF") || strings.Contains(body, "i/o timeout"))
 }
 

@@ -136,6 +136,7 @@ func TestFailureKinds(t *testing.T) {
 		{api.StatusError{Code: 500, Body: "rpc error making call: EOF\n"}, NoLeader},
 		{api.StatusError{Code: 500, Body: "rpc error getting client: failed to get conn: dial tcp 127.0.0.1:0->127.0.0.1:8300: connect: connection refused"}, NoLeader},
 		{api.StatusError{Code: 500, Body: "No known Consul servers"}, NoLeader},
+		{api.StatusError{Code: 500, Body: "Raft leader not found in server lookup mapping"}, NoLeader},
 		{api.StatusError{Code: 500, Body: "rpc error making call: no such thing"}, OtherFault},
 		{api.StatusError{Code: 429}, OtherFault},
 		{&tokenError{"the token file is empty"}, OtherFault},

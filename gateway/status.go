@@ -75,10 +75,10 @@ func (s *Server) serviceStatus(name string, st *state, entries []Entry) ServiceS
 	status.Fault = s.faultOf(svc)
 	for _, n := range nodesByID(svc) {
 		status.Nodes = append(status.Nodes, NodeStatus{
-			Fault: addressFault(n, st.own),
-			ID:    n.ID, Names: n.Names, Address: n.Address, Ports: n.Ports, Meta: n.Meta, Origin: n.Origin, Status: n.Standing(),
+			ID: n.ID, Names: n.Names, Address: n.Address, Ports: n.Ports, Meta: n.Meta, Origin: n.Origin, Status: n.Standing(),
 			EjectedUntil: n.Ejected(), Draining: n.Draining(), Tunnels: s.tunnels.countOf(n.Key()),
 			Lingering: s.tunnels.lingeringOf(n.Key()), EntryPoints: entryPoints(n, st, entries),
+			Fault: addressFault(n, st.own),
 		})
 	}
 	return status
