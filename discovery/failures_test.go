@@ -148,3 +148,25 @@ func TestFailureKinds(t *testing.T) {
 		}
 	}
 }
+
+// An answer may be a fault as well.
+func TestFailuresInAnswers(t *testing.T) {
+	some := []*api.ServiceEntry{{}}
+	for _, c := range []struct {
+		name string
+		a    answer
+		want FailureKind
+	}{
+		{"well", answer{entries: some, leader: true, index: 1}, ""},
+		{"empty", answer{leader: true, index: 1}, ""},
+		{"no leader", answer{entries: some, index: 1}, NoLeader},
+		{"no token", answer{leader: true, blind: true}, Refused},
+		{"cut down to nothing", answer{leader: true, filtered: true}, Refused},
+	} {
+		b := &belief{}
+		b.answered(c.a, time.Now())
+		if got := b.failureIn(c.a); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
