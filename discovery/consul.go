@@ -71,6 +71,7 @@ type Consul struct {
 	unknown  reasons
 	prefix   string          // of tags, see FollowTags; "": they are not followed
 	taken    map[string]bool // names that no tagged service gets
+	failures *Failures       // nil: nobody counts them
 }
 
 // timing is how long the source waits for what.
@@ -230,10 +231,17 @@ func (k *consulKnowledge) take(u update) bool {
 	k.logFault(u.name, k.views[u.name].fault, u.view.fault)
 	k.views[u.name] = u.view
 	changed := false
+	if u.name == "" && u.failure != "" {
+		k.source.failures.count("", u.failure) // of the list of services
+	}
 	for _, s := range k.all() {
-		if s.Service == u.name || slices.Contains(s.siblings(), u.name) {
-			changed = k.refresh(s) || changed
+		if s.Service != u.name && !slices.Contains(s.siblings(), u.name) {
+			continue
 		}
+		if u.failure != "" {
+			k.source.failures.count(s.Name, u.failure)
+		}
+		changed = k.refresh(s) || changed
 	}
 	return k.noteUnknown() || changed
 }

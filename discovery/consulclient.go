@@ -185,12 +185,21 @@ func (c *consulClient) explainStatus(status api.StatusError, service string) str
 		return fmt.Sprintf("Consul knows no datacenter %s; check discovery.consul.datacenter, or its links to other datacenters", quoted(c.datacenter))
 	case strings.Contains(body, "No cluster leader"):
 		return "Consul's servers have no leader; they elect one when more than half of them run"
+	case leaderNotReached(body):
+		return fmt.Sprintf("Consul at %s does not reach its servers' leader: %s", c.shown, body)
 	case status.Code == http.StatusBadRequest && strings.Contains(body, "HTTPS server"):
 		return fmt.Sprintf("Consul at %s speaks HTTPS there; set scheme: https", c.shown)
 	case status.Code == http.StatusTooManyRequests:
 		return "Consul answers too many requests (429); its limits refuse the gateway's queries"
 	}
 	return fmt.Sprintf("Consul at %s answers %d: %s", c.shown, status.Code, body)
+}
+
+// leaderNotReached tells whether an agent says that it knows a leader, or at
+// least servers, and does not get through to them.
+func leaderNotReached(body string) bool {
+	return strings.Contains(body, "No known Consul servers") || strings.Contains(body, "leader not found in server lookup") ||
+		strings.Contains(body, "rpc error") && (strings.Contains(body, "failed to get conn") || strings.HasSuffix(body, "EOF") || strings.Contains(body, "i/o timeout"))
 }
 
 func isTimeout(err error) bool {

@@ -15,8 +15,9 @@ type view struct {
 }
 
 type update struct {
-	name string // Consul's
-	view view
+	name    string // Consul's
+	view    view
+	failure FailureKind // of the query behind it; "": it did not fail
 }
 
 // A watch follows one Consul service by blocking queries, or the list of those
@@ -39,14 +40,17 @@ func (w *watch) run(ctx context.Context, updates chan<- update) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err != nil {
-			w.belief.failed(w.client.explain(err, w.name))
-		} else {
-			w.belief.answered(a, time.Now())
-		}
 		b := &w.belief
+		var failure FailureKind
+		if err != nil {
+			b.failed(w.client.explain(err, w.name))
+			failure = failureOf(err)
+		} else {
+			b.answered(a, time.Now())
+			failure = b.failureIn(a)
+		}
 		select {
-		case updates <- update{w.name, view{b.instances, b.known, b.taken, b.fault}}:
+		case updates <- update{w.name, view{b.instances, b.known, b.taken, b.fault}, failure}:
 		case <-ctx.Done():
 			return
 		}

@@ -79,8 +79,8 @@ func (s *Server) react(c upstream.Changes) {
 		s.drains.begin(&drain{key: k, because: becauseRemoved, policy: p.Deregistered, after: p.After, perSecond: p.PerSecond})
 	}
 	for _, k := range c.Moved {
-		p := s.policyOf(k.Service)
-		s.drains.begin(&drain{key: k, because: becauseMoved, policy: p.AddressChange, perSecond: p.PerSecond, spare: s.sparesMoved(k)})
+		s.drains.cancel(k, becauseMoved) // it may be where those tunnels go again
+		s.drainMoved(k)
 	}
 	for _, change := range c.Status {
 		s.reactToStatus(change)
@@ -98,12 +98,27 @@ func (s *Server) reactToStatus(c upstream.StatusChange) {
 	case discovery.Maintenance:
 		s.drains.begin(&drain{key: c.Key, because: becauseMaintenance, policy: p.Maintenance, perSecond: p.PerSecond})
 	}
+	if !s.drains.underWay(c.Key) {
+		s.drainMoved(c.Key) // the drain that is over now stood in for it
+	}
+}
+
+// drainMoved does what the policy says about tunnels to where the node was
+// before, if there are any.
+func (s *Server) drainMoved(k upstream.Key) {
+	node := s.nodeNow(k)
+	if node == nil {
+		return
+	}
+	p, spare := s.policyOf(k.Service), sparesMoved(node)
+	if len(s.tunnels.of(k, spare)) > 0 {
+		s.drains.begin(&drain{key: k, because: becauseMoved, policy: p.AddressChange, perSecond: p.PerSecond, spare: spare})
+	}
 }
 
 // sparesMoved: tunnels that go to where the node is now are not concerned by
 // its move.
-func (s *Server) sparesMoved(k upstream.Key) func(*tunnel) bool {
-	node := s.nodeNow(k)
+func sparesMoved(node *upstream.Node) func(*tunnel) bool {
 	return func(t *tunnel) bool {
 		addr, ok := node.Addr(t.port)
 		return ok && addr == t.addr
@@ -231,6 +246,13 @@ func (d *drains) cancel(key upstream.Key, reasons ...string) {
 	}
 }
 
+// underWay tells whether a node's tunnels are being drained.
+func (d *drains) underWay(key upstream.Key) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.active[key] != nil
+}
+
 func (d *drains) forget(dr *drain) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -297,7 +319,7 @@ func (d *drains) run(ctx context.Context, dr *drain) {
 	s.log.Info().Str("service", dr.key.Service).Str("node", dr.key.ID).Str("because", dr.because).Int("tunnels", len(list)).
 		Int("per_second", dr.perSecond).Msg("drain begins")
 	for i, t := range list {
-		t.Close(closeServiceRestart, dr.because)
+		t.close(closeServiceRestart, dr.because)
 		d.note(dr, len(list), i+1)
 		if !pause(ctx, dr.step()) {
 			return
@@ -338,13 +360,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-func (d *drains) count() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return len(d.active)
-}
-
-// Drains are those under way, in a stable order.
+// Drains are those under way that have something to close, in a stable order.
 func (s *Server) Drains() []DrainStatus {
 	d := &s.drains
 	d.mu.Lock()
@@ -356,9 +372,12 @@ func (s *Server) Drains() []DrainStatus {
 			Total: dr.total, Closed: dr.closedNow, Left: s.tunnels.countOf(key),
 			Begins: max(0, dr.after-time.Since(dr.started)),
 		}
+		if st.Left == 0 {
+			continue
+		}
 		toClose := dr.total - dr.closedNow
 		if dr.total == 0 {
-			toClose = st.Left
+			toClose = st.Left - s.tunnels.lingeringOf(key)
 		}
 		st.ETA = st.Begins
 		if dr.perSecond > 0 {

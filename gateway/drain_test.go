@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -320,8 +321,8 @@ func TestDrainNamesTheService(t *testing.T) {
 // Of two reasons the more urgent one counts; when it ends, the other does.
 func TestDrainsOfTwoReasons(t *testing.T) {
 	f := fleet{}
-	f.add("node1", echoNode(t))
-	elsewhere := echoNode(t)
+	here, elsewhere := echoNode(t), echoNode(t)
+	f.add("node1", here)
 	e := startFleet(t, f, withPolicy(func(p *TunnelPolicy) {
 		p.AddressChange, p.PerSecond, p.After = PolicyDrain, 1, time.Hour
 	}))
@@ -348,10 +349,133 @@ func TestDrainsOfTwoReasons(t *testing.T) {
 	because("node in maintenance")
 	e.Publish(fleet{}.snapshot())
 	because("node in maintenance")
-	f.set("node1", discovery.Passing)
+	f.set("node1", discovery.Passing) // its tunnels go to where it was
+	e.Publish(f.snapshot())
+	because("node moved")
+	f.add("node1", here)
 	e.Publish(f.snapshot())
 	if list := e.Drains(); len(list) > 0 {
 		t.Errorf("all is well again, and there is %+v", list)
+	}
+}
+
+// The drain of a move that another one pushed aside, or kept from beginning,
+// takes place when that one is over; tunnels to the new address are spared.
+func TestMoveIsDrainedAfterwards(t *testing.T) {
+	moves := func(e *edge, f fleet, to string) {
+		f.add("node1", to, status(f["node1"].Status))
+		e.Publish(f.snapshot())
+	}
+	tired := func(e *edge, f fleet, s discovery.Status) {
+		f.set("node1", s)
+		e.Publish(f.snapshot())
+	}
+	for _, tc := range []struct {
+		name  string
+		event func(e *edge, f fleet, to string)
+		end   func(e *edge, f fleet)
+	}{
+		{"maintenance during the drain", func(e *edge, f fleet, to string) {
+			moves(e, f, to)
+			tired(e, f, discovery.Maintenance)
+		}, func(e *edge, f fleet) { tired(e, f, discovery.Passing) }},
+		{"moved in maintenance", func(e *edge, f fleet, to string) {
+			tired(e, f, discovery.Maintenance)
+			moves(e, f, to)
+		}, func(e *edge, f fleet) { tired(e, f, discovery.Passing) }},
+		{"maintenance and then failing", func(e *edge, f fleet, to string) {
+			moves(e, f, to)
+			tired(e, f, discovery.Maintenance)
+		}, func(e *edge, f fleet) { tired(e, f, discovery.Failing) }},
+		{"the operator's", func(e *edge, f fleet, to string) {
+			moves(e, f, to)
+			e.Drain("im", "node1", 1)
+		}, func(e *edge, f fleet) { e.Undrain("im", "node1") }},
+		{"gone for a while", func(e *edge, f fleet, to string) {
+			moves(e, f, to)
+			e.Publish(fleet{}.snapshot())
+		}, func(e *edge, f fleet) { e.Publish(f.snapshot()) }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := fleet{}
+			here, there := imNode(t, "here"), imNode(t, "there")
+			f.add("node1", here)
+			pace := func(perSecond int) func(*Config) {
+				return withPolicy(func(p *TunnelPolicy) {
+					p.AddressChange, p.PerSecond, p.After = PolicyDrain, perSecond, time.Hour
+				})
+			}
+			e := startFleet(t, f, pace(1)) // so slow that hardly any is closed before the end
+			const tunnels = 20
+			old := e.several(tunnels, "node1")
+			tc.event(e, f, there)
+			if list := e.Drains(); len(list) != 1 || list[0].Because == becauseMoved {
+				t.Fatalf("there is %+v, want the drain that is more urgent", list)
+			}
+			cfg := e.cfg
+			pace(100_000)(&cfg)
+			if err := e.Apply(cfg, nil); err != nil {
+				t.Fatal(err)
+			}
+			tc.end(e, f)
+			e.logs.wait(t, `"message":"drain begins"`, `"because":"node moved"`)
+			fresh := e.openWS("node1")
+			fresh.expect(ws.OpText, "there")
+			for _, c := range old {
+				c.expect(ws.OpText, "here")
+				c.expectClose(closeServiceRestart, "")
+				c.leave(closeServiceRestart)
+			}
+			fresh.lives()
+		})
+	}
+}
+
+// What a drain leaves over are clients that do not answer their Close: they are
+// told of, also when their node is gone.
+func TestLingering(t *testing.T) {
+	f := fleet{}
+	f.add("node1", echoNode(t))
+	e := startFleet(t, f, withPolicy(func(p *TunnelPolicy) { p.After = 0 }))
+	mute, polite := e.several(2, "node1"), e.openWS("node1")
+	eventually(t, "all tunnels live", func() bool { return f.tunnels(e, "node1") == 3 })
+	f.set("node1", discovery.Maintenance)
+	e.Publish(f.snapshot())
+	polite.expectClose(closeServiceRestart, "node in maintenance")
+	polite.leave(closeServiceRestart)
+	e.logs.wait(t, `"message":"drain done"`)
+	eventually(t, "two tunnels linger", func() bool {
+		n := e.Services()[0].Nodes[0]
+		return n.Tunnels == 2 && n.Lingering == 2
+	})
+	eventually(t, "the drain is over", func() bool { return len(e.Drains()) == 0 })
+
+	e.Publish(fleet{}.snapshot())
+	if got := e.Services()[0]; len(got.Nodes) > 0 || !slices.Equal(got.Gone, []GoneNode{{"node1", 2, 2}}) {
+		t.Errorf("without the node there is %+v", got)
+	}
+	for _, c := range mute {
+		c.expectClose(closeServiceRestart, "node in maintenance")
+		c.leave(closeServiceRestart)
+	}
+	eventually(t, "no tunnel is left", func() bool { return len(e.Services()[0].Gone) == 0 })
+	if len(e.tunnels.lingering) > 0 {
+		t.Errorf("still noted are %v", e.tunnels.lingering)
+	}
+}
+
+// A node that goes without tunnels leaves no drain to come behind.
+func TestDeregisteredWithoutTunnels(t *testing.T) {
+	f := fleet{}
+	f.add("node1", echoNode(t))
+	e := startFleet(t, f, withPolicy(func(p *TunnelPolicy) { p.After = time.Hour }))
+	e.Publish(fleet{}.snapshot())
+	if list := e.Drains(); len(list) > 0 {
+		t.Errorf("there is %+v", list)
+	}
+	e.tells("drains", map[string]float64{"drains": 0})
+	if gone := e.Services()[0].Gone; len(gone) > 0 {
+		t.Errorf("told of as gone are %+v", gone)
 	}
 }
 
@@ -395,7 +519,7 @@ func TestHandshakeCrossesDrain(t *testing.T) {
 			tc.event(e, f)
 			e.Publish(f.snapshot())
 			if tc.name != "removed, left alone yet" {
-				eventually(t, "the drain has found nothing to close", func() bool { return len(e.Drains()) == 0 })
+				eventually(t, "the drain has found nothing to close", func() bool { return !e.drains.underWay(upstream.Key{Service: "im", ID: "node1"}) })
 			}
 			node.answer()
 			tunnel, _ := open(t, c, "")

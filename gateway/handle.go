@@ -95,6 +95,12 @@ func (r *request) resolve() *problem {
 	if p := r.parse(); p != nil {
 		return p
 	}
+	if r.listener.implied != nil && r.listener.implied.tcp {
+		return portChanged() // a reload, since the connection was accepted
+	}
+	if r.cameBack() {
+		return r.loop()
+	}
 	if r.server.stopping.Load() && r.websocket {
 		return stopping()
 	}

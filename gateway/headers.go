@@ -32,7 +32,7 @@ func ownHeader(lower string) bool {
 	switch lower {
 	case "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
 		"proxy-authenticate", "proxy-authorization", "host", "content-length", "expect",
-		"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "forwarded", "x-request-id":
+		"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "forwarded", "x-request-id", "cdn-loop":
 		return true
 	}
 	return false
@@ -74,6 +74,7 @@ func (r *request) forwardedFields() []field {
 		{"X-Real-IP", r.client.String()},
 		{"Forwarded", forwarded},
 		{"X-Request-Id", r.id},
+		{loopHeader, r.hops()},
 	}
 	if host != "" { // HTTP/1.0 may have none
 		fields = append(fields, field{"X-Forwarded-Host", host})

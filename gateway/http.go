@@ -25,7 +25,7 @@ func (r *request) serveHTTP() *problem {
 }
 
 func (x *exchange) forward() *problem {
-	pick := picker{match: &x.r.match}
+	pick := picker{match: &x.r.match, own: x.r.state.own}
 	header := x.r.upstreamHeader()
 	for {
 		lease, addr, p := pick.next()
@@ -139,9 +139,11 @@ func unquoted(err error) error {
 // route, or those of a balanced one by its policy, each once.
 type picker struct {
 	match  *match
+	own    *ownSockets
 	places *places // which of them have room for a tunnel; nil: it is not for one
 	caps   caps
 	tried  []*upstream.Node
+	loops  int   // of them: the gateway itself
 	full   bool  // some were left out because they are full
 	err    error // why the last one failed
 }
@@ -161,6 +163,10 @@ func (p *picker) next() (*upstream.Lease, string, *problem) {
 	}
 	p.tried = append(p.tried, node)
 	addr, ok := node.Addr(route.Port)
+	if _, ours := p.own.at(addr); ours {
+		p.loop()
+		return p.next()
+	}
 	if !ok {
 		return nil, "", nodeDown(p.match.name).because(errors.New("the node has no port " + route.Port))
 	}
@@ -186,6 +192,12 @@ func (p *picker) choose() *upstream.Node {
 // failed notes that the node could not be reached.
 func (p *picker) failed(err error) { p.err = err }
 
+// loop notes that the node is the gateway itself.
+func (p *picker) loop() {
+	p.loops++
+	p.failed(errOwnAddress)
+}
+
 // nobody says why no node is left.
 func (p *picker) nobody() *problem {
 	switch {
@@ -193,6 +205,8 @@ func (p *picker) nobody() *problem {
 		return noPort().because(p.err)
 	case p.full:
 		return p.allFull()
+	case p.loops > 0 && p.loops == len(p.tried):
+		return loopDetected().because(p.err)
 	case p.match.pinned:
 		return nodeDown(p.match.name).because(p.err)
 	case len(p.tried) == 0:

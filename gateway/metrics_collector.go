@@ -86,7 +86,7 @@ func (c *metricsCollector) Collect(ch chan<- prometheus.Metric) {
 	s := c.server
 	st := s.state.Load()
 	out.gauge(c.ports, float64(len(s.PortFaults())))
-	out.gauge(c.busy, float64(s.drains.count()))
+	out.gauge(c.busy, float64(len(s.Drains())))
 	c.collectServices(out, st)
 	c.collectTunnels(out, st)
 	c.collectTraffic(out)
@@ -110,7 +110,7 @@ func (c *metricsCollector) collectServices(out sink, st *state) {
 			continue
 		}
 		fault := 0.0
-		if svc.Fault != "" {
+		if c.server.faultOf(svc) != "" {
 			fault = 1
 		}
 		out.gauge(c.fault, fault, name)

@@ -108,7 +108,7 @@ func (p *places) full(nodes []*upstream.Node, c caps) (full []*upstream.Node) {
 
 // tunnelPicker is a picker of nodes for a tunnel.
 func (r *request) tunnelPicker() picker {
-	return picker{match: &r.match, places: &r.server.places, caps: r.state.cfg.capsOf(r.match.route.Service)}
+	return picker{match: &r.match, own: r.state.own, places: &r.server.places, caps: r.state.cfg.capsOf(r.match.route.Service)}
 }
 
 // noPlace tells, of a request for a tunnel, whether a cap is reached already. It

@@ -100,6 +100,13 @@ func nodeUnknown(name string) *problem {
 		en: "There is no node %q.", zh: "没有名为 %q 的节点。"}).naming(name)
 }
 
+// portChanged has the status that lets clients ask again on another connection
+// (RFC 9110 section 15.5.20).
+func portChanged() *problem {
+	return &problem{status: 421, code: "port_changed", endConn: true,
+		en: "This port serves something else since this connection was opened: connect again.", zh: "此连接建立之后，该端口已改作他用，请重新连接。"}
+}
+
 func originRefused() *problem {
 	return &problem{status: 403, code: "origin_refused",
 		en: "The page's origin may not open this connection.", zh: "不允许该来源(Origin)的页面建立此连接。"}
@@ -143,6 +150,12 @@ func upstreamFailed() *problem {
 func noneReached(service string) *problem {
 	return (&problem{status: 502, code: "no_node_reached",
 		en: "No node of %q could be reached.", zh: "服务 %q 的节点都无法连接。"}).naming(service)
+}
+
+// loopDetected has the status of RFC 5842 section 7.2.
+func loopDetected() *problem {
+	return &problem{status: 508, code: "loop_detected",
+		en: "The node's address leads back to the gateway. Its operator has to correct that address.", zh: "节点的地址指回了网关自身，请运维人员更正该地址。"}
 }
 
 func upstreamTimeout() *problem {

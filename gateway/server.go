@@ -21,6 +21,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"github.com/valyala/fasthttp"
 
@@ -37,6 +38,7 @@ type Options struct {
 	Upstream    *upstream.Set
 	Descriptors *Descriptors
 	Unknown     func() map[string]string // why nothing is known of services, by name; may be nil
+	Collectors  []prometheus.Collector   // of metrics that stand beside the server's own
 }
 
 // A Server is the gateway: its listeners, its table, its tunnels. All methods
@@ -61,6 +63,8 @@ type Server struct {
 	metrics *metrics
 
 	state    atomic.Pointer[state] // what a request sees
+	loopID   string
+	loops    loops
 	stopping atomic.Bool
 	running  context.Context // ends when the server has ended
 	ended    context.CancelCauseFunc
@@ -71,6 +75,7 @@ type Server struct {
 	view      *upstream.View
 	faults    []PortFault // node ports that are wanted and not open
 	retry     *time.Timer // for them; nil: there are none
+	ownNodes  map[OwnAddress]bool
 	closed    bool
 
 	drains drains
@@ -81,6 +86,7 @@ type Server struct {
 type state struct {
 	cfg        *Config
 	table      *table
+	own        *ownSockets
 	redact     *redactor
 	securePort uint16 // public port of the first TLS listener; 0: there is none
 }
@@ -106,9 +112,11 @@ func New(o Options) (*Server, error) {
 		watcher:   w,
 		gate:      newGate(),
 		listeners: map[string]*listener{},
+		loopID:    newLoopID(),
 	}
 	s.places.nodes = map[upstream.Key]int{}
 	s.metrics = newMetrics(s)
+	s.metrics.registry.MustRegister(o.Collectors...)
 	s.drains.server = s
 	s.drains.active = map[upstream.Key]*drain{}
 	s.buffers.New = func() any { b := make([]byte, 32<<10); return &b }
@@ -191,8 +199,11 @@ func (s *Server) reconcile(cfg *Config, opened map[string]*listener) {
 			l = opened[key]
 			fresh = append(fresh, l)
 		default:
-			var err error
-			if l, err = openListener(s, w, cfg.Public, cfg.Limits); err != nil {
+			err := s.claimed(w)
+			if err == nil {
+				l, err = openListener(s, w, cfg.Public, cfg.Limits)
+			}
+			if err != nil {
 				faults = append(faults, PortFault{w.At, w.Name, w.Address, err.Error()})
 				continue
 			}
@@ -202,12 +213,13 @@ func (s *Server) reconcile(cfg *Config, opened map[string]*listener) {
 		s.listeners[key] = l
 		keep[key] = true
 	}
-	s.swap(cfg)
+	s.swap(cfg, keep)
 	for _, l := range fresh {
 		go l.serve() // ends, and is waited for, in shut
 	}
 	s.retireOthers(keep)
 	s.noteFaults(faults)
+	s.noteOwnAddresses()
 }
 
 // retireOthers closes the listeners that nobody wants any more.
@@ -268,11 +280,13 @@ func (s *Server) take(snap discovery.Snapshot) upstream.Changes {
 	return changes
 }
 
-// swap shows requests the config with the routes and view of the moment.
-func (s *Server) swap(cfg *Config) {
+// swap shows requests the config with the routes and view of the moment, and
+// the listeners that are to stay.
+func (s *Server) swap(cfg *Config, keep map[string]bool) {
 	before := s.state.Load().table
-	st := &state{cfg: cfg, table: newTable(cfg, s.routes, s.view, before), redact: newRedactor(cfg.Redact)}
+	st := &state{cfg: cfg, table: newTable(cfg, s.routes, s.view, before), own: s.ownSockets(keep), redact: newRedactor(cfg.Redact)}
 	s.noteTags(before, st.table)
+	s.loops.forget()
 	for _, lc := range cfg.Listeners {
 		if l := s.listeners[lc.key()]; l != nil && lc.TLS && lc.Service == "" && st.securePort == 0 {
 			st.securePort = l.settings.Load().public.Port

@@ -27,7 +27,7 @@ func checkSources(cfg *Config) error {
 		for _, a := range ref.SourceAddresses {
 			if err := bindable(a); err != nil {
 				errs = append(errs, fmt.Errorf("%s: service %q: source_addresses: %s cannot be used (%w); this machine has %s",
-					ref.At, ref.Name, a, err, strings.Join(ownAddresses(a.Is4()), ", ")))
+					ref.At, ref.Name, a, err, strings.Join(machineAddresses(a.Is4()), ", ")))
 			}
 		}
 	}
@@ -48,9 +48,9 @@ func bindable(a netip.Addr) error {
 	return c.Close()
 }
 
-// ownAddresses are this machine's of one family that others can reach it by, or
+// machineAddresses are this machine's of one family that others can reach it by, or
 // all if there are none.
-func ownAddresses(v4 bool) []string {
+func machineAddresses(v4 bool) []string {
 	var outside, all []string
 	addrs, _ := net.InterfaceAddrs()
 	for _, a := range addrs {

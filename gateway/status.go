@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"cmp"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -21,6 +22,7 @@ type ServiceStatus struct {
 	Fault   string              `json:"fault,omitempty"` // why it is not fresher
 	Nodes   []NodeStatus        `json:"nodes"`
 	LeftOut []discovery.LeftOut `json:"left_out,omitempty"`
+	Gone    []GoneNode          `json:"gone,omitempty"` // by id
 
 	Routes []discovery.TagRoute `json:"routes,omitempty"` // in force, that tags ask for; a node's weight is that against the others of the route
 }
@@ -37,8 +39,10 @@ type NodeStatus struct {
 	EjectedUntil time.Time         `json:"ejected_until,omitzero"` // balanced routes leave it out
 	Draining     bool              `json:"draining"`               // by the operator
 	Tunnels      int               `json:"tunnels"`
+	Lingering    int               `json:"lingering,omitempty"`     // of them: a drain has closed them, and their clients have not answered
 	TunnelsLimit int               `json:"tunnels_limit,omitempty"` // 0: no cap
 	EntryPoints  []string          `json:"entry_points"`            // public URLs that lead to it
+	Fault        string            `json:"fault,omitempty"`         // why it cannot be reached, if that is known beforehand
 }
 
 // Services tells of every service of the config and of the snapshot, by name.
@@ -54,6 +58,9 @@ func (s *Server) Services() []ServiceStatus {
 			names[name] = true
 		}
 	}
+	for key := range s.tunnels.counts() {
+		names[key.Service] = true // it may be gone as a whole
+	}
 	list := make([]ServiceStatus, 0, len(names))
 	for name := range names {
 		list = append(list, s.serviceStatus(name, st, entries))
@@ -65,20 +72,45 @@ func (s *Server) Services() []ServiceStatus {
 func (s *Server) serviceStatus(name string, st *state, entries []Entry) ServiceStatus {
 	status := ServiceStatus{Name: name, Nodes: []NodeStatus{}}
 	svc := st.table.service(name)
+	status.Gone = s.gone(name, svc)
 	if svc == nil {
 		status.Fault = strings.TrimPrefix(s.why(name), ": ")
 		return status
 	}
-	status.Known, status.Source, status.Taken, status.Fault, status.LeftOut = true, svc.Source, svc.Taken, svc.Fault, st.table.leftOutOf(svc)
+	status.Known, status.Source, status.Taken, status.LeftOut = true, svc.Source, svc.Taken, st.table.leftOutOf(svc)
+	status.Fault = s.faultOf(svc)
 	status.Routes = st.table.tagRoutesOf(name)
 	for _, n := range nodesByID(svc) {
 		status.Nodes = append(status.Nodes, NodeStatus{
 			ID: n.ID, Names: n.Names, Address: n.Address, Ports: n.Ports, Meta: n.Meta, Origin: n.Origin, Status: n.Standing(),
 			EjectedUntil: n.Ejected(), Draining: n.Draining(), Tunnels: s.tunnels.countOf(n.Key()),
-			TunnelsLimit: st.cfg.capsOf(name).perNode, EntryPoints: entryPoints(n, st, entries),
+			Lingering: s.tunnels.lingeringOf(n.Key()), TunnelsLimit: st.cfg.capsOf(name).perNode,
+			EntryPoints: entryPoints(n, st, entries), Fault: addressFault(n, st.own),
 		})
 	}
 	return status
+}
+
+// faultOf says why a service is not known more freshly. What is known may come
+// from a source that a reload has replaced, and the one that is to tell now may
+// know nothing: then that is why.
+func (s *Server) faultOf(svc *upstream.Service) string {
+	why := strings.TrimPrefix(s.why(svc.Name), ": ")
+	if why == "" || strings.Contains(svc.Fault, why) {
+		return svc.Fault
+	}
+	return why
+}
+
+// addressFault is what is wrong with a node's addresses.
+func addressFault(n *upstream.Node, own *ownSockets) string {
+	for _, port := range slices.Sorted(maps.Keys(n.Ports)) {
+		addr, _ := n.Addr(port)
+		if listener, ours := own.at(addr); ours {
+			return OwnAddress{n.Service, n.ID, addr, listener}.String()
+		}
+	}
+	return ""
 }
 
 // PortFaults are the node ports that are wanted and not open, and why.
@@ -95,7 +127,7 @@ func entryPoints(n *upstream.Node, st *state, entries []Entry) []string {
 	for _, e := range entries {
 		if e.implied != nil {
 			if e.implied.node == n.ID && e.implied.route.Service == n.Service {
-				urls = append(urls, e.scheme(e.implied.tcp)+"://"+e.hostPort(""))
+				urls = append(urls, e.portURLs(n, st.cfg.Routes)...)
 			}
 			continue
 		}
@@ -104,38 +136,66 @@ func entryPoints(n *upstream.Node, st *state, entries []Entry) []string {
 				urls = append(urls, url)
 			}
 			if r.Service == n.Service && r.pinned() && (r.takes(e.Name, true) || r.takes(e.Name, false)) {
-				urls = append(urls, r.entryPoint(e, n))
+				urls = append(urls, r.entryPoints(e, n, st.cfg.Routes)...)
 			}
 		}
 	}
 	return urls
 }
 
-// entryPoint is the URL of a pinned route for a node.
-func (r *route) entryPoint(e Entry, n *upstream.Node) string {
+// portURLs are those of a node's own port.
+func (e Entry) portURLs(n *upstream.Node, routes []Route) []string {
+	at := "://" + e.hostPort("")
+	if e.implied.tcp {
+		return []string{tcpScheme(e.TLS) + at}
+	}
+	http, websocket := Uses(routes, n.Service, &n.Node, e.implied.route.Port)
+	return withSchemes(webSchemes(e.TLS, http, websocket), at)
+}
+
+// entryPoints are the URLs of a pinned route for a node. Where accept leaves
+// both kinds open, a URL for HTTP is given only if the port is for HTTP as well.
+func (r *route) entryPoints(e Entry, n *upstream.Node, routes []Route) []string {
 	name := n.ID
 	if len(n.Names) > 0 {
 		name = n.Names[0]
 	}
 	host := strings.ReplaceAll(r.Host, nodeVariable, strings.ToLower(name))
-	scheme := e.scheme(false)
-	if r.Accept == AcceptHTTP {
-		scheme = strings.Replace(scheme, "ws", "http", 1)
+	http, websocket := r.Accept == AcceptHTTP, r.Accept != AcceptHTTP
+	if r.Accept == AcceptAny || r.Accept == "" {
+		http, _ = Uses(routes, n.Service, &n.Node, r.Port)
 	}
-	return scheme + "://" + e.hostPort(host) + strings.TrimSuffix(r.path.of(name), "/")
+	return withSchemes(webSchemes(e.TLS, http, websocket), "://"+e.hostPort(host)+strings.TrimSuffix(r.path.of(name), "/"))
 }
 
-// scheme is that of URLs for WebSockets, or of TCP ports.
-func (e Entry) scheme(tcp bool) string {
-	switch {
-	case tcp && e.TLS:
-		return "tls"
-	case tcp:
-		return "tcp"
-	case e.TLS:
-		return "wss"
+func withSchemes(schemes []string, rest string) []string {
+	urls := make([]string, len(schemes))
+	for i, scheme := range schemes {
+		urls[i] = scheme + rest
 	}
-	return "ws"
+	return urls
+}
+
+func tcpScheme(secure bool) string {
+	if secure {
+		return "tls"
+	}
+	return "tcp"
+}
+
+// webSchemes are those of URLs for WebSockets and for HTTP.
+func webSchemes(secure, http, websocket bool) (schemes []string) {
+	s := ""
+	if secure {
+		s = "s"
+	}
+	if websocket {
+		schemes = append(schemes, "ws"+s)
+	}
+	if http {
+		schemes = append(schemes, "http"+s)
+	}
+	return schemes
 }
 
 // hostPort is how clients name the entry; host overrides its own host.

@@ -93,7 +93,11 @@ func TestEntryPoints(t *testing.T) {
 			for _, n := range services[0].Nodes {
 				var want []string
 				for _, url := range tc.want[n.ID] {
-					want = append(want, ports.Replace(url))
+					url = ports.Replace(url)
+					want = append(want, url)
+					if web, ok := strings.CutPrefix(url, "ws"); ok { // routes send both kinds to the nodes' only port
+						want = append(want, "http"+web)
+					}
 				}
 				slices.Sort(want)
 				if got := slices.Sorted(slices.Values(n.EntryPoints)); !slices.Equal(got, want) {
@@ -101,6 +105,47 @@ func TestEntryPoints(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A node's own port is listed by what it is there for: as the routes to the
+// node's port say, and both where none does.
+func TestEntryPointsOfPorts(t *testing.T) {
+	base := freePorts(t, 4)
+	f := fleet{}
+	f.add("node1", "127.0.0.9:9", func(n *discovery.Node) {
+		n.Ports = map[string]uint16{"http": 80, "ws": 81, "both": 82, "other": 83, "alias": 81}
+	})
+	e := startFleet(t, f, func(c *Config) {
+		c.Routes = []Route{
+			{Paths: []string{"/api", "/im"}, Service: "im", Port: "http"},
+			{Paths: []string{"/files/{node}"}, Service: "im", Port: "http", Accept: AcceptHTTP},
+			{Paths: []string{"/ws/{node}"}, Service: "im", Port: "ws"},
+			{Paths: []string{"/any"}, Service: "im", Port: "both"},
+			{Paths: []string{"/live"}, Service: "im", Port: "both", Accept: AcceptWebSocket},
+			{Paths: []string{"/{node}"}, Service: "im", Port: "both"},
+			{Paths: []string{"/elsewhere/{node}"}, Service: "web", Port: "http"},
+		}
+		c.Services = []ServiceRef{{Name: "im"}, {Name: "web"}}
+		for i, port := range []string{"http", "alias", "both", "other"} {
+			c.NodePorts = append(c.NodePorts, NodePort{Service: "im", Port: port, Kind: "http", Listen: PortRule{Map: map[string]uint16{"node1": uint16(base + i)}}})
+		}
+	})
+	var got []string
+	for _, url := range e.Services()[0].Nodes[0].EntryPoints {
+		if !strings.HasPrefix(url, "wss:") && !strings.HasPrefix(url, "https:") { // of the other listener
+			got = append(got, strings.Replace(url, "127.0.0.1"+e.portOf("plain"), "PLAIN", 1))
+		}
+	}
+	at := func(i int) string { return loopback(base + i) }
+	want := []string{
+		"http://PLAIN/files/node1", "ws://PLAIN/ws/node1", "ws://PLAIN/node1", "http://PLAIN/node1",
+		"http://" + at(0), "ws://" + at(1), "ws://" + at(2), "http://" + at(2), "ws://" + at(3), "http://" + at(3),
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("the entry points are\n%q, want\n%q", got, want)
 	}
 }
 

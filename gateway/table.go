@@ -42,16 +42,26 @@ func compileRoutes(cfg *Config) ([]*route, error) {
 			continue
 		}
 		for _, p := range rc.Paths {
-			pattern, err := newPathPattern(p)
+			r, err := newRoute(rc, p)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("%s: path %q: %w", rc.At, p, err))
 				continue
 			}
-			routes = append(routes, &route{Route: rc, name: rc.Host + p, host: newHostPattern(rc.Host), path: pattern, static: files})
+			r.static = files
+			routes = append(routes, r)
 		}
 	}
 	slices.SortStableFunc(routes, comparePrecedence)
 	return routes, errors.Join(errs...)
+}
+
+// newRoute makes one path of a route ready to match.
+func newRoute(rc Route, path string) (*route, error) {
+	pattern, err := newPathPattern(path)
+	if err != nil {
+		return nil, err
+	}
+	return &route{Route: rc, name: rc.Host + path, host: newHostPattern(rc.Host), path: pattern}, nil
 }
 
 // staticOf opens the folder of a static route. It stays open as long as a table

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"singlegate/discovery"
 	"singlegate/upstream"
@@ -230,6 +229,5 @@ func (r *route) sharedEntryPoint(e Entry, n *upstream.Node) (url string, ok bool
 	if r.pool == nil || !r.takes(e.Name, false) || !slices.ContainsFunc(r.pool.Nodes(), func(p *upstream.Node) bool { return p.Key() == n.Key() }) {
 		return "", false
 	}
-	scheme := strings.Replace(e.scheme(false), "ws", "http", 1)
-	return scheme + "://" + e.hostPort(r.Host) + r.path.text, true
+	return webSchemes(e.TLS, true, false)[0] + "://" + e.hostPort(r.Host) + r.path.text, true
 }

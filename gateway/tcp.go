@@ -119,7 +119,21 @@ func (r *request) dialTCP() (*upstream.Lease, net.Conn, *problem) {
 		if p != nil {
 			return nil, nil, p
 		}
+		if r.server.loops.knows(addr) {
+			lease.Done()
+			pick.loop()
+			continue
+		}
 		conn, err := r.server.upstream.Dial(upstream.ToNode(ctx, lease.Node), addr)
+		if err == nil && r.state.own.holds(conn) {
+			// A name that leads here: the connection that it makes finds it known.
+			r.server.loops.remember(addr)
+			r.server.loops.warn(r.server.log, conn.RemoteAddr().String(), r.id)
+			conn.Close()
+			lease.Done()
+			pick.loop()
+			continue
+		}
 		if err == nil {
 			lease.Worked()
 			return lease, conn, nil

@@ -23,6 +23,7 @@ type tunnel struct {
 	addr     string   // where it was when the tunnel began
 	upstream net.Conn // until the relay has it
 	once     sync.Once
+	lingers  bool // a drain has closed it; under tunnels.mu
 }
 
 func (r *request) newTunnel(kind relay.Kind, lease *upstream.Lease, conn net.Conn) *tunnel {
@@ -69,20 +70,21 @@ func (t *tunnel) start(client, node relay.Leg) {
 	if s.tunnels.started(t, live) {
 		live.Close(closeGoingAway, stopReason)
 	} else if because, concerned := s.crossed(t); concerned {
-		live.Close(closeServiceRestart, because)
+		drainable{t, live}.close(closeServiceRestart, because)
 	}
 }
 
 // tunnels is the registry of live tunnels, by node.
 type tunnels struct {
-	mu      sync.Mutex
-	nodes   map[upstream.Key]map[*tunnel]relay.Tunnel // nil until the relay has it
-	live    int
-	closing bool
+	mu        sync.Mutex
+	nodes     map[upstream.Key]map[*tunnel]relay.Tunnel // nil until the relay has it
+	lingering map[upstream.Key]int                      // see drainable.close
+	live      int
+	closing   bool
 }
 
 func newTunnels() *tunnels {
-	return &tunnels{nodes: map[upstream.Key]map[*tunnel]relay.Tunnel{}}
+	return &tunnels{nodes: map[upstream.Key]map[*tunnel]relay.Tunnel{}, lingering: map[upstream.Key]int{}}
 }
 
 func (g *tunnels) add(t *tunnel) {
@@ -112,6 +114,7 @@ func (g *tunnels) remove(t *tunnel) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	key := t.lease.Node.Key()
+	g.noteEnd(t)
 	delete(g.nodes[key], t)
 	if len(g.nodes[key]) == 0 {
 		delete(g.nodes, key)
@@ -157,14 +160,15 @@ func (g *tunnels) all() []relay.Tunnel {
 	return list
 }
 
-// of lists a node's tunnels, but for those that spare is true of; nil: all.
-func (g *tunnels) of(key upstream.Key, spare func(*tunnel) bool) []relay.Tunnel {
+// of lists a node's tunnels that no drain has closed yet, but for those that
+// spare is true of; nil: all.
+func (g *tunnels) of(key upstream.Key, spare func(*tunnel) bool) []drainable {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	var list []relay.Tunnel
+	var list []drainable
 	for t, live := range g.nodes[key] {
-		if live != nil && (spare == nil || !spare(t)) {
-			list = append(list, live)
+		if live != nil && !t.lingers && (spare == nil || !spare(t)) {
+			list = append(list, drainable{t, live})
 		}
 	}
 	return list

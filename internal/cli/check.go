@@ -114,7 +114,7 @@ func load(path string) (*config.File, *certs.Store, error) {
 	if err == nil {
 		err = checkSources(file)
 	}
-	if err = errors.Join(err, certErr, gateway.Check(file.Gateway)); err != nil {
+	if err = errors.Join(err, certErr, gateway.Check(file.Gateway), gateway.CheckNodes(file.Gateway, file.Nodes)); err != nil {
 		return nil, nil, err
 	}
 	return file, store, nil

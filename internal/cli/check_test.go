@@ -87,3 +87,23 @@ func freeAddress(t *testing.T) string {
 	defer l.Close()
 	return l.Addr().String()
 }
+
+// A node whose address is the gateway's own is refused, wherever a config is read.
+func TestCheckOfANodeThatIsTheGateway(t *testing.T) {
+	t.Setenv("LC_ALL", "C")
+	path := filepath.Join(t.TempDir(), "gateway.yaml")
+	writeConfig(t, path, `
+listeners: [{name: plain, address: ":10443"}]
+services: {im: {nodes: {node1: "127.0.0.1:10443", node2: "127.0.0.1:11880"}}}
+routes: [{path: "/ws/{node}", service: im}]
+node_ports: [{service: im, kind: tcp, listen: {base: 11879}}]
+`)
+	for _, verb := range []string{"check", "run"} {
+		code, out, errs := command(t, verb, "--config", path)
+		if code != exitFailure || out != "" {
+			t.Errorf("%s: exit code %d, output %q", verb, code, out)
+		}
+		says(t, errs, `gateway.yaml:3:25: node im/node1: its address 127.0.0.1:10443 is that of the gateway's own listener "plain"`, "gateway.yaml:2:13",
+			`node im/node2: its address 127.0.0.1:11880 is that of the gateway's own listener "im/node1`)
+	}
+}

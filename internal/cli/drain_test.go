@@ -257,6 +257,9 @@ func drainOf(left int, eta float64) admin.Drain {
 func TestDrainWait(t *testing.T) {
 	gone := admin.Nodes{Time: time.Now()}
 	goneWithDrain := admin.Nodes{Time: time.Now(), Drains: []admin.Drain{drainOf(2, 1)}}
+	goneLingering := admin.Nodes{Time: time.Now(), Services: []admin.Service{{ServiceStatus: gateway.ServiceStatus{
+		Name: "im", Gone: []gateway.GoneNode{{ID: "node1", Tunnels: 1, Lingering: 1}},
+	}}}}
 	failure := admin.Nodes{}
 	for _, c := range []struct {
 		name    string
@@ -270,7 +273,10 @@ func TestDrainWait(t *testing.T) {
 		{"undrained by somebody", []admin.Nodes{seen(2, true, drainOf(2, 1)), seen(2, false)},
 			"im/node1: 0 of 2 closed, 1s left\n", "im/node1: somebody has ended the drain; it has 2 tunnels"},
 		{"deregistered meanwhile", []admin.Nodes{seen(2, true, drainOf(2, 1)), goneWithDrain, gone},
-			"im/node1: 0 of 2 closed, 1s left\nim/node1: 0 of 2 closed, 1s left\nim/node1: the node is gone, and no drain of it is under way\n", ""},
+			"im/node1: 0 of 2 closed, 1s left\nim/node1: 0 of 2 closed, 1s left\nim/node1: no tunnel is left (2 closed, in 1s)\n", ""},
+		{"gone, and waiting for the last", []admin.Nodes{seen(2, true, drainOf(2, 1)), goneLingering, gone},
+			"im/node1: 0 of 2 closed, 1s left\nim/node1: 1 of 2 closed, waiting for the last\nim/node1: no tunnel is left (2 closed, in 1s)\n", ""},
+		{"gone before", []admin.Nodes{gone}, "im/node1: the node is gone, and no drain of it is under way\n", ""},
 		{"an answer missing", []admin.Nodes{failure, failure, seen(0, true)}, "im/node1: no tunnel is left (0 closed, in 1s)\n", ""},
 		{"the gateway lost", []admin.Nodes{seen(2, true, drainOf(2, 1)), failure}, "im/node1: 0 of 2 closed, 1s left\n", "502 Bad Gateway"},
 	} {

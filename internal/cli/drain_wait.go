@@ -78,7 +78,7 @@ func (w *drainWait) look(ctx context.Context) (done bool, err error) {
 	w.note(p)
 	say, name := w.client.say, shown(w.key.String())
 	switch {
-	case p.gone:
+	case p.gone && w.total == 0:
 		w.endLine()
 		return true, w.line(fmt.Sprintf(say.drainGone, name))
 	case p.left == 0:
@@ -109,7 +109,7 @@ type drainProgress struct {
 	active  bool // drain is under way
 	waiting bool // it has not begun to close
 	ended   bool // the node takes new tunnels again
-	gone    bool // there is neither such a node nor a drain of it
+	gone    bool // there is neither such a node nor a tunnel of it
 }
 
 func progressOf(n admin.Nodes, key upstream.Key) (p drainProgress) {
@@ -120,6 +120,11 @@ func progressOf(n admin.Nodes, key upstream.Key) (p drainProgress) {
 		}
 	}
 	for _, s := range n.Services {
+		for _, node := range s.Gone {
+			if s.Name == key.Service && node.ID == key.ID {
+				p.left, p.gone = node.Tunnels, false
+			}
+		}
 		for _, node := range s.Nodes {
 			if s.Name == key.Service && node.ID == key.ID {
 				p.left, p.ended, p.gone = node.Tunnels, !node.Draining, false

@@ -19,6 +19,7 @@ type words struct {
 	gone                     string                    // the health of a node that is not there any more
 	draining, begins         string                    // formatted
 	closing, drained         string
+	lingering                string // formatted: clients that have not answered a Close
 	leftOut, ports, troubles string // headings
 	fault, unknown, empty    string // formatted
 	noServices               string
@@ -62,6 +63,7 @@ func english() words {
 		begins:     "begins in %s",
 		closing:    "closing all",
 		drained:    "drained",
+		lingering:  "%d lingering",
 		leftOut:    "Instances left out:",
 		ports:      "Ports not open:",
 		troubles:   "Services in trouble:",
@@ -116,50 +118,51 @@ func chinese() words {
 			gateway.HealthDraining:    "排空中",
 		},
 		gone:       "已注销",
-		draining:   "已排空 %d/%d,剩余 %s",
+		draining:   "已排空 %d/%d，剩余 %s",
 		begins:     "%s后开始",
 		closing:    "全部关闭中",
 		drained:    "已排空",
-		leftOut:    "被排除的实例:",
-		ports:      "未能打开的端口:",
-		troubles:   "有问题的服务:",
-		fault:      "%s,最近一次有效快照在 %s前",
+		lingering:  "%d 条等待客户端断开",
+		leftOut:    "被排除的实例：",
+		ports:      "未能打开的端口：",
+		troubles:   "有问题的服务：",
+		fault:      "%s，最近一次有效快照在 %s前",
 		unknown:    "尚未获知任何节点",
 		empty:      "没有节点",
 		noServices: "网关没有任何服务。",
-		updated:    "%s,共 %d 条隧道;按 Ctrl-C 结束",
+		updated:    "%s，共 %d 条隧道；按 Ctrl-C 结束",
 		units:      [4]string{" 秒", " 分钟", " 小时", " 天"},
 
-		unreachable: `管理地址 %s 没有应答:%v
+		unreachable: `管理地址 %s 没有应答：%v
   - 网关是否正在本机运行?管理地址只供网关所在的机器使用。
-  - 这是它的管理地址吗?配置中的 "admin: {address: …}" 就是该地址;
-    用 --admin HOST:PORT 指定地址,或用 --config FILE 指定配置文件。
-  - 使用容器时:请在网关的容器内运行本命令。`,
-		noSinglegate: "%s 的应答是 %s:它是同一版本 singlegate 的管理地址吗?",
+  - 这是它的管理地址吗？配置中的 "admin: {address: …}" 就是该地址；
+    用 --admin HOST:PORT 指定地址，或用 --config FILE 指定配置文件。
+  - 使用容器时：请在网关的容器内运行本命令。`,
+		noSinglegate: "%s 的应答是 %s：它是同一版本 singlegate 的管理地址吗？",
 		notAddress:   "--admin %q 不是 HOST:PORT 形式",
-		noAdmin:      `%s 中没有管理地址;请加上 admin: {address: "127.0.0.1:9180"}`,
+		noAdmin:      `%s 中没有管理地址；请加上 admin: {address: "127.0.0.1:9180"}`,
 
 		noService:     "没有名为 %q 的服务",
 		noNode:        "没有名为 %q 的节点",
-		severalNodes:  "多个服务都有节点 %q:%s;请用 --service 指定其一",
-		didYouMean:    ";是不是 %s?",
-		known:         ";现有:%s",
+		severalNodes:  "多个服务都有节点 %q：%s；请用 --service 指定其一",
+		didYouMean:    "；是不是 %s？",
+		known:         "；现有：%s",
 		andMore:       " 等另外 %d 个",
 		listSeparator: "、",
 
-		drainBegun: `%s 不再接受新隧道;现有隧道正在关闭:%s
-  查看进度:  singlegate nodes --watch
-  撤销排空:  singlegate undrain %s`,
-		drainEmpty:   "%s 不再接受新隧道,目前也没有隧道",
-		drainDone:    "%s:隧道已全部关闭(%d 条,用时 %s)",
-		drainGone:    "%s:节点已注销,也没有正在进行的排空",
-		progress:     "已关闭 %d/%d,剩余 %s",
-		progressLast: "已关闭 %d/%d,等待最后的隧道",
-		drainEnded:   "%s:排空已被撤销;现有 %d 条隧道",
-		drainStuck:   "%s:还有 %d 条隧道,已有 %s没有变化;网关仍在继续",
-		waitCut:      "本命令结束后排空仍会继续;用 singlegate nodes --watch 查看进度",
+		drainBegun: `%s 不再接受新隧道；现有隧道正在关闭：%s
+  查看进度：  singlegate nodes --watch
+  撤销排空：  singlegate undrain %s`,
+		drainEmpty:   "%s 不再接受新隧道，目前也没有隧道",
+		drainDone:    "%s：隧道已全部关闭（%d 条，用时 %s）",
+		drainGone:    "%s：节点已注销，也没有正在进行的排空",
+		progress:     "已关闭 %d/%d，剩余 %s",
+		progressLast: "已关闭 %d/%d，等待最后的隧道",
+		drainEnded:   "%s：排空已被撤销；现有 %d 条隧道",
+		drainStuck:   "%s：还有 %d 条隧道，已有 %s没有变化；网关仍在继续",
+		waitCut:      "本命令结束后排空仍会继续；用 singlegate nodes --watch 查看进度",
 		undrained:    "%s 重新接受新隧道",
-		notDraining:  "%s 没有在排空:无需撤销",
+		notDraining:  "%s 没有在排空：无需撤销",
 	}
 }
 

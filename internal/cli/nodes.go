@@ -120,6 +120,9 @@ func onlyService(n admin.Nodes, service string, say words) (admin.Nodes, error) 
 			for _, node := range s.Nodes {
 				only.Tunnels += node.Tunnels
 			}
+			for _, node := range s.Gone {
+				only.Tunnels += node.Tunnels
+			}
 			return only, nil
 		}
 		names = append(names, s.Name)

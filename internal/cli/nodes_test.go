@@ -87,8 +87,7 @@ func startSite(t *testing.T) *runningSite {
 		t.Cleanup(func() { n.Close() })
 		addrs = append(addrs, n.Addr())
 	}
-	path := filepath.Join(t.TempDir(), "singlegate.yaml")
-	writeConfig(t, path, `
+	s := openTestSite(t, filepath.Join(t.TempDir(), "singlegate.yaml"), `
 public: {host: im.example.gov}
 admin: {address: "127.0.0.1:0"}
 listeners: [{name: plain, address: "127.0.0.1:0", public: {port: 80}}]
@@ -99,6 +98,13 @@ routes:
   - {path: "/ws/{node}", service: im, rewrite: /}
 shutdown: {grace: 0s, drain: 0s, deadline: 5s}
 `)
+	return &runningSite{s, s.admin.Addr().String(), s.server.Entries()[0].Address.String()}
+}
+
+// openTestSite runs a gateway with a config until the test ends.
+func openTestSite(t *testing.T, path, text string) *site {
+	t.Helper()
+	writeConfig(t, path, text)
 	file, store, err := load(path)
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +114,7 @@ shutdown: {grace: 0s, drain: 0s, deadline: 5s}
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.close(context.Background()) })
-	return &runningSite{s, s.admin.Addr().String(), s.server.Entries()[0].Address.String()}
+	return s
 }
 
 func writeConfig(t *testing.T, path, text string) {

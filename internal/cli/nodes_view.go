@@ -46,26 +46,22 @@ func (v *view) table(b *strings.Builder) {
 		for _, n := range s.Nodes {
 			key := upstream.Key{Service: s.Name, ID: n.ID}
 			t.add([]string{
-				shown(s.Name), shown(n.ID), address(n), source(s, n), v.health(n), tunnels(n), v.drain(key, n), v.age(s),
+				shown(s.Name), shown(n.ID), address(n), source(s, n), v.health(n), tunnels(n),
+				v.drain(key, n.Draining, n.Tunnels, n.Lingering), v.age(s),
 			}, entryPoints(n)...)
-			delete(v.drains, key)
 		}
-		v.addGone(&t, s.Name)
-	}
-	for _, d := range v.Drains {
-		v.addGone(&t, d.Service) // of services that are gone as a whole
+		v.addGone(&t, s)
 	}
 	t.write(b)
 }
 
-// addGone adds the nodes that are gone and whose tunnels are being drained.
-func (v *view) addGone(t *table, service string) {
-	for _, d := range v.Drains {
-		key := upstream.Key{Service: d.Service, ID: d.Node}
-		if _, left := v.drains[key]; left && d.Service == service {
-			t.add([]string{shown(service), shown(d.Node), "-", "-", v.say.gone, strconv.Itoa(d.Left), v.progress(d), "-"})
-			delete(v.drains, key)
-		}
+// addGone adds the nodes that are gone and still have tunnels.
+func (v *view) addGone(t *table, s admin.Service) {
+	for _, n := range s.Gone {
+		key := upstream.Key{Service: s.Name, ID: n.ID}
+		t.add([]string{
+			shown(s.Name), shown(n.ID), "-", "-", v.say.gone, strconv.Itoa(n.Tunnels), v.drain(key, false, n.Tunnels, n.Lingering), "-",
+		})
 	}
 }
 
@@ -113,12 +109,16 @@ func (v *view) health(n gateway.NodeStatus) string {
 	return text
 }
 
-func (v *view) drain(key upstream.Key, n gateway.NodeStatus) string {
+// drain is how far the node's drain is. When its last Close is sent, clients that
+// have not answered theirs are what is left of it.
+func (v *view) drain(key upstream.Key, draining bool, tunnels, lingering int) string {
 	d, ok := v.drains[key]
 	switch {
-	case ok:
+	case ok && (tunnels > lingering || d.BeginsIn > 0):
 		return v.progress(d)
-	case n.Draining && n.Tunnels == 0:
+	case lingering > 0:
+		return fmt.Sprintf(v.say.lingering, lingering)
+	case draining && tunnels == 0:
 		return v.say.drained
 	}
 	return "-"
@@ -178,6 +178,11 @@ func (v *view) troubles() (lines []string) {
 			lines = append(lines, s.Name+": "+v.say.unknown)
 		case len(s.Nodes) == 0:
 			lines = append(lines, s.Name+": "+v.say.empty)
+		}
+		for _, n := range s.Nodes {
+			if n.Fault != "" {
+				lines = append(lines, s.Name+"/"+n.ID+": "+n.Fault)
+			}
 		}
 	}
 	return lines

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/mattn/go-isatty"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"singlegate/certs"
@@ -39,6 +40,7 @@ func openSite(file *config.File, store *certs.Store, log zerolog.Logger) (*site,
 		Upstream:    upstream.New(s.fds),
 		Descriptors: s.fds,
 		Unknown:     s.nodes.unknown,
+		Collectors:  []prometheus.Collector{newConsulErrors(&s.nodes.failed)},
 	})
 	if err != nil {
 		return nil, err

@@ -20,6 +20,7 @@ import (
 type feed struct {
 	log     zerolog.Logger
 	publish func(discovery.Snapshot)
+	failed  discovery.Failures // queries to Consul
 
 	asked  elsewhere // what runs
 	cancel context.CancelFunc
@@ -129,7 +130,7 @@ const notAsked = "its source has not been asked yet"
 
 // check tells what is wrong with the sources of a config, without asking them.
 func checkSources(file *config.File) error {
-	_, err := sourceOf(elsewhereOf(file), nil)
+	_, err := sourceOf(elsewhereOf(file), nil, nil)
 	return err
 }
 
@@ -139,7 +140,7 @@ func (f *feed) follow(file *config.File) error {
 	if reflect.DeepEqual(asked, f.asked) {
 		return nil
 	}
-	source, err := sourceOf(asked, logTo(f.log))
+	source, err := sourceOf(asked, logTo(f.log), &f.failed)
 	if err != nil {
 		return err
 	}
@@ -210,7 +211,7 @@ func (f *feed) stop() {
 }
 
 // sourceOf makes one source of all but the file; nil: there are none.
-func sourceOf(asked elsewhere, log discovery.Log) (discovery.Source, error) {
+func sourceOf(asked elsewhere, log discovery.Log, failed *discovery.Failures) (discovery.Source, error) {
 	var all []discovery.Source
 	if len(asked.ConsulServices) > 0 || asked.TagPrefix != "" {
 		var cfg discovery.ConsulConfig
@@ -221,6 +222,7 @@ func sourceOf(asked elsewhere, log discovery.Log) (discovery.Source, error) {
 		if err != nil {
 			return nil, err
 		}
+		consul.CountFailures(failed)
 		if asked.TagPrefix != "" {
 			consul.FollowTags(asked.TagPrefix, asked.Taken)
 		}

@@ -4,6 +4,7 @@
 package consultest
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/http"
@@ -40,6 +41,13 @@ type Options struct {
 
 	// Join is a running agent whose servers this one joins.
 	Join *Agent
+
+	// Early is for a server that joins others and is not the last of them: Start
+	// does not wait for a leader.
+	Early bool
+
+	// Name is its node's; by default "agent", or "joined" with Join.
+	Name string
 
 	// Config is a further file of configuration, in Consul's HCL.
 	Config string
@@ -136,7 +144,7 @@ func (a *Agent) start() bool {
 // ready tells whether the agent has a leader that knows the agent's own node,
 // which is when registrations reach the catalog.
 func (a *Agent) ready() bool {
-	if a.opts.Servers > 1 && a.opts.Join == nil {
+	if a.opts.Servers > 1 && a.opts.Join == nil || a.opts.Early {
 		_, err := a.API.Agent().Self()
 		return err == nil
 	}
@@ -157,6 +165,7 @@ func (a *Agent) configure() {
 		name = "joined"
 		fmt.Fprintf(&b, "retry_join = [%q]\nretry_interval = \"1s\"\n", host(a.opts.Join.ports[2]))
 	}
+	name = cmp.Or(a.opts.Name, name)
 	fmt.Fprintf(&b, "node_name = %q\nbind_addr = \"127.0.0.1\"\nclient_addr = \"127.0.0.1\"\n", name)
 	fmt.Fprintf(&b, "disable_update_check = true\nlog_level = \"warn\"\n")
 	// How long a server waits for a leader before it says that there is none.

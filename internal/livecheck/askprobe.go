@@ -49,6 +49,7 @@ type answer struct {
 	reader  *bufio.Reader
 	gateway string // the code of an error that the gateway itself made
 	tlsPort bool   // it says that the port wants TLS
+	ownTLS  bool   // in the words of a gateway's listener
 }
 
 // ask sends a request head and reads the head of the answer.
@@ -121,6 +122,8 @@ func (a *answer) readError() {
 	a.tlsPort = a.StatusCode == http.StatusBadRequest && strings.Contains(text, "http") &&
 		(strings.Contains(text, "https server") || strings.Contains(text, "https port") ||
 			strings.Contains(text, "ssl-enabled") || strings.Contains(text, "requires tls"))
+	a.ownTLS = a.StatusCode == http.StatusBadRequest && strings.HasPrefix(text, "this port speaks tls: use https://")
+	a.tlsPort = a.tlsPort || a.ownTLS
 }
 
 func (a *answer) status() string { return strconv.Itoa(a.StatusCode) }
@@ -152,7 +155,12 @@ func (a *answer) problem() *Finding {
 	code, mark := gatewayError, Fail
 	switch a.gateway {
 	case "":
-		return nil
+		if !a.ownTLS {
+			return nil
+		}
+		code = gatewayIsTLS
+	case "bad_request", "bad_handshake": // what was sent is neither
+		code = gatewayBadRequest
 	case "no_route":
 		code = noSuchRoute
 	case "node_unknown":

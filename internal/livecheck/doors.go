@@ -157,8 +157,9 @@ func isShut(c Code) bool {
 	return true
 }
 
-// portProbe tries a public port that is a node's, or a service's, own.
-func (p *prober) portProbe(ctx context.Context, t target, tcp bool) []Finding {
+// portProbe tries a public port that is a node's, or a service's, own: whether
+// it can be connected to, with which certificates, and then with what it is for.
+func (p *prober) portProbe(ctx context.Context, t target, with func(context.Context, net.Conn) Finding) []Finding {
 	conn, f := p.dial(ctx, t.address, t.role)
 	if f != nil {
 		return []Finding{*f}
@@ -172,33 +173,40 @@ func (p *prober) portProbe(ctx context.Context, t target, tcp bool) []Finding {
 		}
 		findings, conn = notFine(judged), secure
 	}
-	if tcp {
-		return append(findings, p.tunnel(conn, t.address))
-	}
-	return append(findings, p.anyAnswer(ctx, conn, t))
+	return append(findings, with(ctx, conn))
 }
 
 func notFine(list []Finding) []Finding {
 	return slices.DeleteFunc(list, func(f Finding) bool { return f.Mark == OK })
 }
 
-// anyAnswer tries a WebSocket at "/" of a port for HTTP and WebSockets; any
-// answer of the node will do.
-func (p *prober) anyAnswer(ctx context.Context, conn net.Conn, t target) Finding {
-	u := upgrade{target: t, path: "/"}
-	key := newKey()
-	a, f := ask(conn, t, requestHead(t, "/", u.headers(key, "")...))
-	if f != nil {
-		return *f
+// webPort tries a node's own port with what it is there for, at "/": which
+// paths there are is between the clients and the node, and so is any answer that
+// is about the path. A refusal that is not is told of, though with another
+// subprotocol or path clients may get through.
+func (p *prober) webPort(ctx context.Context, u upgrade, http, websocket bool) Finding {
+	if !websocket {
+		return p.webPortHTTP(ctx, u)
 	}
-	if f := a.problem(); f != nil {
-		return *f
+	f := p.webSocket(ctx, u)
+	switch f.Code {
+	case upgradeNotFound, upgradePlainHTTP, upgradeRedirected:
+		return fine(answered, "status", f.Params["status"])
+	case upgradeRejected:
+		if http {
+			if plain := p.webPortHTTP(ctx, u); plain.Mark == OK {
+				return plain
+			}
+		}
+		return warning(portRejected, "status", f.Params["status"])
 	}
-	switch {
-	case a.StatusCode == 101:
-		return u.opened(a, goodbye(ctx, conn, a))
-	case a.tlsPort:
-		return failure(nodeIsTLS, "address", t.address)
+	return f
+}
+
+func (p *prober) webPortHTTP(ctx context.Context, u upgrade) Finding {
+	f := p.reachable(ctx, u.target, u.path)
+	if f.Code == answered && f.Params["status"] == "400" {
+		return warning(portBadRequest, "status", "400", "header", u.header)
 	}
-	return a.reached(answered)
+	return f
 }

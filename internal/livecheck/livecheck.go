@@ -122,6 +122,7 @@ const parallel = 8
 type job struct {
 	who, target string
 	door        *door // nil: it goes through none
+	behind      *behind
 	probe       func(context.Context) []Finding
 	findings    []Finding
 }

@@ -3,6 +3,7 @@ package livecheck
 import (
 	"cmp"
 	"context"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -22,8 +23,9 @@ type checker struct {
 		host string
 		port uint16
 	}
-	running running
-	nodes   map[string][]discovery.Node
+	precedence *gateway.Precedence
+	running    running
+	nodes      map[string][]discovery.Node
 
 	entries  []*entry
 	doors    []*door
@@ -80,6 +82,7 @@ func (c *checker) lookAround(ctx context.Context) {
 }
 
 func (c *checker) plan() {
+	c.precedence = gateway.PrecedenceOf(c.cfg.Routes)
 	c.listEntries()
 	for _, e := range c.entries {
 		if e.routes && e.port != 0 {
@@ -165,16 +168,10 @@ func (c *checker) routeSection(r *gateway.Route) *section {
 }
 
 func routeUse(r *gateway.Route, path string) use {
-	if wantsWebSocket(r, path) {
+	if r.ForWebSockets(path) {
 		return useWebSocket
 	}
 	return useHTTP
-}
-
-// wantsWebSocket tells what a route is tried with: a path that names a node is
-// one for WebSockets, unless the route says otherwise.
-func wantsWebSocket(r *gateway.Route, path string) bool {
-	return r.Service != "" && (r.Accept == gateway.AcceptWebSocket || r.Accept != gateway.AcceptHTTP && pinned(r, path))
 }
 
 // nameOf is what clients call a node.
@@ -190,6 +187,7 @@ func (c *checker) planRequest(s *section, r *gateway.Route, pattern string, e *e
 	j, name := &job{}, ""
 	if n != nil {
 		j.who, name = n.ID, nameOf(n)
+		j.behind = &behind{r.Service, n.ID, r.Port}
 	}
 	host, hostPattern := e.host, ""
 	if r.Host != "" {
@@ -198,10 +196,10 @@ func (c *checker) planRequest(s *section, r *gateway.Route, pattern string, e *e
 	if strings.Contains(r.Host, nodeVariable) {
 		hostPattern = r.Host
 	}
-	path, websocket := pathFor(pattern, name), wantsWebSocket(r, pattern)
+	path, websocket := pathFor(pattern, name), r.ForWebSockets(pattern)
 	t := c.at(e, host)
 	j.target = scheme(e.tls, websocket) + "://" + t.header + path
-	switch by := winner(c.cfg.Routes, request{e.name, host, path, websocket}); {
+	switch by := c.winner(e.name, host, path, websocket); {
 	case by == r:
 	case by != nil && by.Redirect == "":
 		j.probe = func(context.Context) []Finding {
@@ -218,6 +216,14 @@ func (c *checker) planRequest(s *section, r *gateway.Route, pattern string, e *e
 	}
 	j.probe = c.routeProbe(r, t, pattern, path)
 	c.add(s, j)
+}
+
+// winner is the route of the config that takes a request; nil: none does.
+func (c *checker) winner(listener, host, path string, websocket bool) *gateway.Route {
+	if i := c.precedence.Winner(listener, host, path, websocket); i >= 0 {
+		return &c.cfg.Routes[i]
+	}
+	return nil
 }
 
 // secureDoors are those of a name at every listener with TLS.
@@ -241,7 +247,7 @@ func (c *checker) routeProbe(r *gateway.Route, t target, pattern, path string) f
 		return one(func(ctx context.Context) Finding {
 			return c.served(ctx, t, strings.TrimSuffix(path, "/")+"/", r.Static != "")
 		})
-	case wantsWebSocket(r, pattern):
+	case r.ForWebSockets(pattern):
 		return one(func(ctx context.Context) Finding { return c.webSocket(ctx, c.upgradeOf(r, t, pattern, path)) })
 	}
 	return one(func(ctx context.Context) Finding { return c.reachable(ctx, t, path) })
@@ -276,7 +282,7 @@ func (c *checker) planListener(e *entry) {
 	}
 	t := c.at(e, e.host)
 	c.add(s, &job{target: tcpScheme(e.tls) + "://" + joinPort(e.host, e.port), probe: func(ctx context.Context) []Finding {
-		return c.portProbe(ctx, t, true)
+		return c.portProbe(ctx, t, c.settles(t))
 	}})
 }
 
@@ -328,16 +334,18 @@ func (c *checker) planNodePort(s *section, np *gateway.NodePort, n *discovery.No
 	if port == 0 {
 		return
 	}
-	tcp := np.Kind == "tcp"
 	e := &entry{name: n.ID, tls: np.TLS, host: cmp.Or(c.cfg.Public.Host, ownHost(np.Host)), port: port, dialPort: port}
 	t := c.at(e, e.host)
-	target := tcpScheme(np.TLS)
-	if !tcp {
-		target = scheme(np.TLS, true)
+	urlScheme, with := tcpScheme(np.TLS), c.settles(t)
+	if np.Kind != "tcp" {
+		http, websocket := gateway.Uses(c.cfg.Routes, np.Service, n, np.Port)
+		u := c.upgradeOf(&gateway.Route{Accept: gateway.AcceptWebSocket, Refuse: np.Refuse, Origins: np.Origins}, t, "/", "/")
+		urlScheme = scheme(np.TLS, websocket)
+		with = func(ctx context.Context, _ net.Conn) Finding { return c.webPort(ctx, u, http, websocket) }
 	}
 	closed := n.Status == discovery.Maintenance
-	c.add(s, &job{who: n.ID, target: target + "://" + joinPort(e.host, port), probe: func(ctx context.Context) []Finding {
-		findings := c.portProbe(ctx, t, tcp)
+	c.add(s, &job{who: n.ID, behind: &behind{np.Service, n.ID, np.Port}, target: urlScheme + "://" + joinPort(e.host, port), probe: func(ctx context.Context) []Finding {
+		findings := c.portProbe(ctx, t, with)
 		for i := range findings {
 			if closed && findings[i].Code == closedAtOnce {
 				findings[i] = warning(gatewayDraining)
@@ -345,6 +353,11 @@ func (c *checker) planNodePort(s *section, np *gateway.NodePort, n *discovery.No
 		}
 		return findings
 	}})
+}
+
+// settles is the probe of a port for TCP.
+func (c *checker) settles(t target) func(context.Context, net.Conn) Finding {
+	return func(_ context.Context, conn net.Conn) Finding { return c.tunnel(conn, t.address) }
 }
 
 // useNodes notes that a port of a service's nodes is used, so that it is dialled.

@@ -40,7 +40,7 @@ func TestDialFailures(t *testing.T) {
 		{"listens right there", "10.0.0.5:443", refusedBy("10.0.0.5:443"), gatewayRefused, nodeRefused, nil},
 		{"timeout", "10.0.0.77:8083", dialError(os.ErrDeadlineExceeded), gatewayTimeout, nodeTimeout, []string{"address=10.0.0.77:8083"}},
 		{"timeout of the system", "10.0.0.77:8083", dialError(os.NewSyscallError("connect", errTimedOut)), gatewayTimeout, nodeTimeout, nil},
-		{"no route to the host", "10.0.0.77:8083", dialError(os.NewSyscallError("connect", errNoHost)), gatewayUnreachable, nodeUnreachable, []string{"host=10.0.0.77"}},
+		{"no route to the host", "10.0.0.77:8083", dialError(os.NewSyscallError("connect", errNoHost)), gatewayUnreachable, nodeNoHost, []string{"host=10.0.0.77"}},
 		{"no network", "[2001:db8::1]:8083", dialError(os.NewSyscallError("connect", errNoNetwork)), gatewayUnreachable, nodeUnreachable, []string{"host=2001:db8::1"}},
 		{"unknown name", "node7:8083", dialError(&net.DNSError{Name: "node7", IsNotFound: true}), gatewayUnresolved, nodeUnresolved, []string{"host=node7"}},
 		{"DNS silent", "node7:8083", dialError(&net.DNSError{Name: "node7", IsTimeout: true}), gatewayNoDNS, nodeNoDNS, []string{"host=node7"}},
@@ -386,30 +386,58 @@ func TestPortProbe(t *testing.T) {
 		}
 	}
 	leaves := func(net.Conn) {}
+	const own400 = "HTTP/1.1 400 Bad Request\r\nX-Request-Id: 7\r\n\r\n{\"error\":\"bad_handshake\",\"request_id\":\"7\"}"
+	const ownTLS = "HTTP/1.1 400 Bad Request\r\n\r\nThis port speaks TLS: use https:// or wss://.\n"
+	onlyHTTP := saysTo("Upgrade: websocket", status("400 Bad Request"), status("200 OK"))
+	wantsMQTT := saysTo("Sec-WebSocket-Protocol: mqtt", strings.Replace(accepted, "\r\n", "\r\nSec-WebSocket-Protocol: mqtt\r\n", 1)+closing(1000, ""), status("400 Bad Request"))
+	const (
+		tcp       = 0
+		http      = 1
+		websocket = 2
+	)
 	for _, c := range []struct {
 		name   string
 		server func(net.Conn)
 		tls    bool
-		tcp    bool
+		uses   int
 		mark   Mark
 		code   Code
 	}{
-		{"TCP", silent, false, true, OK, isConnected},
-		{"TCP with a greeting", banner("hello\r\n"), false, true, OK, isConnected},
-		{"TCP closed at once", leaves, false, true, Fail, closedAtOnce},
-		{"TLS", overTLS(silent), true, true, OK, isConnected},
-		{"TLS closed at once", overTLS(leaves), true, true, Fail, closedAtOnce},
-		{"no TLS", banner("nonsense"), true, true, Fail, notTLS},
-		{"WebSocket", says(accepted + closing(1000, "")), false, false, OK, switched},
-		{"HTTP", says(status("404 Not Found")), false, false, OK, answered},
-		{"HTTP over TLS", overTLS(says(status("404 Not Found"))), true, false, OK, answered},
-		{"TLS behind", says(withBody("400 Bad Request", goTLSPort)), false, false, Fail, nodeIsTLS},
-		{"hangs up", hangsUp, false, false, Fail, gatewayCut},
+		{"TCP", silent, false, tcp, OK, isConnected},
+		{"TCP with a greeting", banner("hello\r\n"), false, tcp, OK, isConnected},
+		{"TCP closed at once", leaves, false, tcp, Fail, closedAtOnce},
+		{"TLS", overTLS(silent), true, tcp, OK, isConnected},
+		{"TLS closed at once", overTLS(leaves), true, tcp, Fail, closedAtOnce},
+		{"no TLS", banner("nonsense"), true, tcp, Fail, notTLS},
+		{"WebSocket", says(accepted + closing(1000, "")), false, http | websocket, OK, switched},
+		{"WebSocket that wants a subprotocol", wantsMQTT, false, websocket, OK, switchedFor},
+		{"HTTP", says(status("404 Not Found")), false, http | websocket, OK, answered},
+		{"HTTP over TLS", overTLS(says(status("404 Not Found"))), true, http, OK, answered},
+		{"another path", says(status("404 Not Found")), false, websocket, OK, answered},
+		{"another path for WebSockets", says(status("200 OK")), false, websocket, OK, answered},
+		{"a login", says(status("401 Unauthorized")), false, websocket, OK, wantsLogin},
+		{"the node's 400 to WebSockets", says(status("400 Bad Request")), false, websocket, Warn, portRejected},
+		{"the node's 400 to WebSockets only", onlyHTTP, false, http | websocket, OK, answered},
+		{"the node's 400 to all", says(status("400 Bad Request")), false, http | websocket, Warn, portRejected},
+		{"the node's 400 to HTTP", says(status("400 Bad Request")), false, http, Warn, portBadRequest},
+		{"the gateway's 400", says(own400), false, websocket, Fail, gatewayBadRequest},
+		{"the gateway's 400 to HTTP", says(own400), false, http, Fail, gatewayBadRequest},
+		{"the gateway's TLS", says(ownTLS), false, http | websocket, Fail, gatewayIsTLS},
+		{"TLS behind", says(withBody("400 Bad Request", goTLSPort)), false, http | websocket, Fail, nodeIsTLS},
+		{"TLS behind HTTP", says(withBody("400 Bad Request", goTLSPort)), false, http, Fail, nodeIsTLS},
+		{"an error", says(status("500 Internal Server Error")), false, websocket, Fail, upgradeError},
+		{"hangs up", hangsUp, false, http | websocket, Fail, gatewayCut},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := proberFor(t, nil)
 			p.Roots = poolOf(root)
-			findings := p.portProbe(bounded(t, p), target{address: serve(t, c.server), tls: c.tls, host: "im.example.gov", header: "x"}, c.tcp)
+			u := upgrade{target: target{address: serve(t, c.server), tls: c.tls, host: "im.example.gov", header: "x"}, path: "/", sent: "/"}
+			findings := p.portProbe(bounded(t, p), u.target, func(ctx context.Context, conn net.Conn) Finding {
+				if c.uses == tcp {
+					return p.tunnel(conn, u.address)
+				}
+				return p.webPort(ctx, u, c.uses&http != 0, c.uses&websocket != 0)
+			})
 			if len(findings) != 1 {
 				t.Fatalf("found %v", findings)
 			}

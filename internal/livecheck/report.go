@@ -67,6 +67,9 @@ func (r *Report) Failed() bool {
 func (c *checker) report() *Report {
 	r := &Report{Name: c.Name}
 	anyOpen := slices.ContainsFunc(c.doors, func(d *door) bool { return d.open })
+	if !c.away(anyOpen) {
+		c.explainWaits()
+	}
 	r.Sections = append(r.Sections, c.gatewaySection(anyOpen))
 	if c.consulAt != nil {
 		r.Sections = append(r.Sections, Section{Title: fine(titleDiscovery), Lines: c.consulAt.lines()})
@@ -182,11 +185,16 @@ func (c *checker) patternURL(d *door) string {
 	return scheme(d.entry.tls, false) + "://" + c.at(d.entry, d.pattern).header
 }
 
+// away tells whether this does not seem to be the gateway's machine.
+func (c *checker) away(anyOpen bool) bool {
+	return anyOpen && !c.running.answers && !c.listensHere()
+}
+
 // nodeLines are the nodes behind the gateway. Where this does not seem to be
 // the gateway's machine, it proves little that a node cannot be reached.
 func (c *checker) nodeLines(anyOpen bool) []Line {
 	var lines []Line
-	away := anyOpen && !c.running.answers && !c.listensHere()
+	away := c.away(anyOpen)
 	if away && len(c.uses) > 0 {
 		lines = append(lines, Line{Finding: warning(elsewhere)})
 	}
@@ -194,6 +202,9 @@ func (c *checker) nodeLines(anyOpen bool) []Line {
 		for _, l := range u.job.lines() {
 			if away && l.Mark == Fail {
 				l.Mark = Warn
+			}
+			if away && l.Code == nodeLoopbackOnly {
+				l.Code = nodeLoopbackAway // to the gateway, 127.0.0.1 is its own machine
 			}
 			lines = append(lines, l)
 		}

@@ -431,9 +431,9 @@ func TestPorts(t *testing.T) {
 	r := s.check()
 	is(t, one(t, r, titleNodePorts, "tcp://im.example.gov:1001"), OK, isConnected)
 	is(t, one(t, r, titleNodePorts, "tcp://im.example.gov:1002"), Fail, closedAtOnce)
-	is(t, one(t, r, titleNodePorts, "wss://im.example.gov:2001"), OK, answered, "status=400") // it wants a subprotocol
-	is(t, one(t, r, titleNodePorts, "ws://im.example.gov:3001"), OK, answered)
-	is(t, one(t, r, titleNodePorts, "ws://im.example.gov:3002"), Fail, gatewayRefused)
+	is(t, one(t, r, titleNodePorts, "wss://im.example.gov:2001"), OK, switchedFor, "protocol=mqtt") // without it is a 400
+	is(t, one(t, r, titleNodePorts, "http://im.example.gov:3001"), OK, answered)
+	is(t, one(t, r, titleNodePorts, "http://im.example.gov:3002"), Fail, gatewayRefused)
 	is(t, one(t, r, titleListener, "tcp://im.example.gov:5222"), OK, isConnected)
 	is(t, one(t, r, titleListener, "tls://im.example.gov:5223"), Fail, closedAtOnce)
 	var notes []Code

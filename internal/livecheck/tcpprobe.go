@@ -61,7 +61,9 @@ func (p *prober) dialFailure(err error, address string, r role) Finding {
 		return p.refused(err, address, r)
 	case isTimeout(err):
 		return failure(r.code(gatewayTimeout, nodeTimeout), at...)
-	case isAny(err, errNoHost, errNoNetwork, errNoAddress, errNoFamily):
+	case errors.Is(err, errNoHost):
+		return failure(r.code(gatewayUnreachable, nodeNoHost), at...)
+	case isAny(err, errNoNetwork, errNoAddress, errNoFamily):
 		return failure(r.code(gatewayUnreachable, nodeUnreachable), at...)
 	}
 	return failure(r.code(gatewayDialFailed, nodeDialFailed), append(at, "error", rootCause(err))...)

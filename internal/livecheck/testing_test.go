@@ -164,11 +164,20 @@ func serve(t testing.TB, f func(net.Conn)) string {
 
 // says answers a request with fixed bytes. ACCEPT stands for the right
 // Sec-WebSocket-Accept.
-func says(answer string) func(net.Conn) {
+func says(answer string) func(net.Conn) { return saysTo("", answer, "") }
+
+// saysTo is says for servers that have another answer for request heads without
+// some text.
+func saysTo(text, answer, otherwise string) func(net.Conn) {
 	return func(c net.Conn) {
-		r := bufio.NewReader(c)
+		var head strings.Builder
+		r := bufio.NewReader(io.TeeReader(c, &head))
 		key := readHead(r)
-		io.WriteString(c, strings.ReplaceAll(answer, "ACCEPT", acceptFor(key)))
+		if !strings.Contains(head.String(), text) {
+			io.WriteString(c, otherwise)
+		} else {
+			io.WriteString(c, strings.ReplaceAll(answer, "ACCEPT", acceptFor(key)))
+		}
 		endSending(c)
 		io.Copy(io.Discard, r)
 	}

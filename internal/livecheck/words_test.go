@@ -120,40 +120,6 @@ func TestWithoutSecrets(t *testing.T) {
 	}
 }
 
-// The choice of a route is the gateway's.
-func TestWinner(t *testing.T) {
-	routes := []gateway.Route{
-		{At: "none", Paths: []string{"/"}},
-		{At: "ws", Paths: []string{"/"}, Accept: gateway.AcceptWebSocket},
-		{At: "node", Paths: []string{"/ws/{node}"}},
-		{At: "literal", Paths: []string{"/ws/node9/"}},
-		{At: "host", Host: "web.example.gov", Paths: []string{"/"}, Listeners: []string{"plain"}},
-		{At: "nodehost", Host: "{node}.example.gov", Paths: []string{"/"}},
-		{At: "static", Paths: []string{"/site"}, Static: "web"},
-	}
-	for _, c := range []struct {
-		q    request
-		want string
-	}{
-		{request{"tls", "im.other", "/x", false}, "none"},
-		{request{"tls", "im.other", "/x", true}, "ws"},
-		{request{"tls", "im.other", "/ws/node1", true}, "node"},
-		{request{"tls", "im.other", "/ws/node9/a", true}, "literal"},
-		{request{"plain", "web.example.gov", "/ws/node1", true}, "host"},
-		{request{"tls", "web.example.gov", "/ws/node1", true}, "nodehost"},
-		{request{"tls", "a.b.example.gov", "/ws", true}, "ws"},
-		{request{"tls", "im.other", "/site/a", true}, "ws"},
-		{request{"tls", "im.other", "/sites", false}, "none"},
-	} {
-		if got := winner(routes, c.q); got == nil || got.At != c.want {
-			t.Errorf("%+v: %+v, want %s", c.q, got, c.want)
-		}
-	}
-	if got := winner(routes[2:3], request{"tls", "h", "/ws", true}); got != nil {
-		t.Errorf("a path without a node is taken by %s", got.At)
-	}
-}
-
 // A route that another one hides is said, unless it is a redirect that does.
 func TestHiddenRoute(t *testing.T) {
 	s := newSite(t, siteConfig)
