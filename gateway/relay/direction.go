@@ -23,6 +23,7 @@ type direction struct {
 	early    []byte
 	buf      []byte
 	writeBy  time.Duration // the write deadline of dst, as an age of the tunnel
+	ours     bool          // a Ping is being written, which does not count as traffic
 
 	woken atomic.Bool // there is something to heed, and src's read deadline is in the past; stored under t.mu
 }
@@ -111,7 +112,7 @@ func (d *direction) write(b []byte) (written int) {
 		n, err := d.dst.conn.Write(part)
 		written += n
 		b = b[n:]
-		if n > 0 {
+		if n > 0 && !d.ours {
 			d.t.touch()
 		}
 		switch {
@@ -184,11 +185,23 @@ func (d *direction) heed() bool {
 	if !woken {
 		return false
 	}
-	if ping && !d.finished && d.insertable() {
-		d.write(d.ping(&d.t.up.lane))
+	if ping {
+		d.pings()
 	}
 	d.decide()
 	return true
+}
+
+// pings sends a Ping of ours. Where none may stand, the silence that asks for one
+// begins anew.
+func (d *direction) pings() {
+	if d.finished || !d.insertable() {
+		d.t.heard.Store(int64(d.t.age()))
+		return
+	}
+	d.ours = true
+	d.write(d.ping(&d.t.up.lane))
+	d.ours = false
 }
 
 func (d *direction) lookUp() (woken, ping bool) {

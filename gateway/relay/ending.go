@@ -119,7 +119,8 @@ func (e *ending) refuses(l *lane, from End, age time.Duration) bool {
 }
 
 // ends notes that the peer a lane comes from has ended with err, and reports
-// whether the client is to get a Close for that.
+// whether the client is to get a Close for that: not one that has said goodbye
+// itself.
 func (e *ending) ends(l *lane, from End, err error, age time.Duration) (lost bool) {
 	if l.kind == Bytes && errors.Is(err, io.EOF) {
 		e.blameHalfClose(from)
@@ -127,7 +128,7 @@ func (e *ending) ends(l *lane, from End, err error, age time.Duration) (lost boo
 	}
 	e.blame(from, causeOfEnd(l, from, err))
 	e.cutBy(age + e.waits.half)
-	return l.toClient && !l.finished && l.insertable()
+	return l.toClient && e.closes == 0 && !l.finished && l.insertable()
 }
 
 // causeOfEnd is what there is to say about a peer's end; nil when it was orderly.
@@ -211,8 +212,10 @@ func (e *ending) due(o *Options, s signs) (act action, next time.Duration) {
 	}
 	switch {
 	case o.Rules == nil || o.Rules.Ping <= 0 || o.Kind != WebSocket:
+	case e.closes > 0: // who has sent a Close need not answer, and nothing follows one
 	case e.pinged > s.heard:
 		when(e.pinged+o.Rules.PingTimeout, endSilent)
+		when(e.pinged+o.Rules.Ping, nothing) // to see whether it was heard meanwhile
 	default:
 		when(max(s.moved, s.heard)+o.Rules.Ping, sendPing)
 	}

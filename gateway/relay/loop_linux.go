@@ -117,9 +117,10 @@ type loop struct {
 	now     time.Duration // since began, as of the last wake-up
 	stop    bool
 
-	mu      sync.Mutex
-	mail    []func()
-	waiting atomic.Bool // the bell has to be rung
+	mu       sync.Mutex
+	mail     []func()
+	released bool
+	waiting  atomic.Bool // the bell has to be rung
 }
 
 // A slot is an entry of the table that epoll's data points into. Its generation
@@ -159,6 +160,9 @@ func newLoop(using system) (*loop, error) {
 }
 
 func (l *loop) release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.released = true
 	l.file.Close()
 	unix.Close(l.bell)
 }
@@ -177,8 +181,8 @@ func (l *loop) run() {
 // turn takes what events and mail there are, and gives every tunnel that is ready
 // its turn. It reports whether there is more to do at once.
 func (l *loop) turn() (more bool) {
-	l.waiting.Store(true)
 	n := epollNow(l.epoll, l.events[:])
+	l.waiting.Store(true) // not before: a ring that the set has given away wakes nobody, and would be the last one
 	l.now = time.Since(l.began)
 	for i := range n {
 		l.dispatch(&l.events[i])
@@ -221,8 +225,11 @@ func (l *loop) openMail() {
 // post has the loop do something, soon, in its goroutine.
 func (l *loop) post(do func()) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.released { // the bell's descriptor may be another's by now
+		return
+	}
 	l.mail = append(l.mail, do)
-	l.mu.Unlock()
 	if l.waiting.CompareAndSwap(true, false) {
 		unix.Write(l.bell, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	}
