@@ -3,9 +3,10 @@
 GO      ?= go
 TOOL     = $(GO) tool -modfile=internal/tools/go.mod
 FUZZTIME ?= 20s
+SOAKTIME ?= 5m
 TARGETS  = linux/amd64 linux/arm64 linux/loong64 darwin/arm64 windows/amd64
 
-.PHONY: help build run test check vuln fuzz cross setup clean
+.PHONY: help build run test check vuln fuzz soak bench cross setup clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -21,11 +22,13 @@ setup: ## what the tests need: Consul, Chromium, Node modules
 
 test: setup ## every test, with the race detector
 	$(GO) test -race -shuffle=on -timeout 15m ./...
+	cd bench && $(GO) test -race -shuffle=on -timeout 10m ./...
 
 check: vuln ## gofmt, vet, staticcheck, known vulnerabilities
 	@test -z "$$(gofmt -l .)" || { echo "gofmt these files:"; gofmt -l .; exit 1; }
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
+	cd bench && $(GO) vet ./... && $(GO) tool -modfile=../internal/tools/go.mod staticcheck ./...
 
 vuln: ## known vulnerabilities, where their database can be reached
 	@if curl -fsI --max-time 10 https://vuln.go.dev/index/modules.json.gz >/dev/null 2>&1; \
@@ -39,6 +42,13 @@ fuzz: ## every fuzz target for FUZZTIME
 	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg || exit 1; \
 	  done; \
 	done
+
+soak: ## live tunnels, churn, slow readers and faults for SOAKTIME; nothing may grow
+	$(GO) test -run '^TestSoak$$' -soak $(SOAKTIME) -timeout 2h -v ./gateway
+
+bench: ## the gateway beside nginx, HAProxy, Caddy and fabio: bench/RESULTS.md
+	sh bench/setup.sh
+	cd bench && $(GO) run . -out RESULTS.md -json results.json $(BENCHFLAGS)
 
 cross: ## builds for the other systems
 	@for t in $(TARGETS); do \
