@@ -15,7 +15,6 @@ const (
 	reasonLifetime = "tunnel lifetime over"
 	reasonLost     = "upstream connection lost"
 	reasonSilent   = "the client does not answer"
-	reasonOther    = "the other side broke a rule"
 )
 
 var (
@@ -215,7 +214,7 @@ func (e *ending) due(o *Options, s signs) (act action, next time.Duration) {
 	case e.closes > 0: // who has sent a Close need not answer, and nothing follows one
 	case e.pinged > s.heard:
 		when(e.pinged+o.Rules.PingTimeout, endSilent)
-		when(e.pinged+o.Rules.Ping, nothing) // to see whether it was heard meanwhile
+		when(s.now+o.Rules.Ping, nothing) // to see whether it was heard meanwhile
 	default:
 		when(max(s.moved, s.heard)+o.Rules.Ping, sendPing)
 	}

@@ -36,19 +36,23 @@ func TestMain(m *testing.M) {
 type twice struct{ *testing.M }
 
 func (t twice) Run() int {
-	failed := t.M.Run()
+	inLoops := t.M.Run()
 	onGoroutines = true
-	if failed == 0 {
-		failed = t.M.Run()
-	}
-	return failed
+	return max(inLoops, t.M.Run())
 }
 
-func newEngine(t *testing.T) *Engine {
+func newEngine(t testing.TB) *Engine {
 	e := New()
 	e.noLoops = onGoroutines
 	e.waits.tick = 5 * time.Millisecond
-	t.Cleanup(e.Close)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := e.Wait(ctx); err != nil {
+			t.Error(err)
+		}
+		e.Close()
+	})
 	return e
 }
 
@@ -67,7 +71,7 @@ var quick = waits{answer: 50 * time.Millisecond, linger: 50 * time.Millisecond, 
 // rig is a tunnel with a test at both of its ends.
 type rig struct {
 	Tunnel
-	t        *testing.T
+	t        testing.TB
 	engine   *Engine
 	client   net.Conn // the client's end of the client leg
 	upstream net.Conn // the node's end of the upstream leg
@@ -81,21 +85,26 @@ type setup struct {
 	waits         *waits
 	client        func(net.Conn) net.Conn // wraps the gateway's end of the client leg
 	upstream      func(net.Conn) net.Conn
+	under         func(net.Conn) net.Conn // wraps the sockets of both legs, under TLS
 	clientEarly   []byte
 	upstreamEarly []byte
 	panics        bool // is what the test wants
 	sockets       int  // buffer sizes of all sockets; 0: the system's
+	engine        func(*Engine)
 }
 
-func open(t *testing.T, s setup) *rig {
+func open(t testing.TB, s setup) *rig {
 	t.Helper()
 	r := &rig{t: t, engine: newEngine(t), reports: make(chan Report, 2)}
 	if s.waits != nil {
 		r.engine.waits = *s.waits
 		r.engine.waits.tick = 5 * time.Millisecond
 	}
-	client, near := pair(t, s.clientTLS, s.sockets, false)
-	upstream, far := pair(t, s.upstreamTLS, s.sockets, true)
+	if s.engine != nil {
+		s.engine(r.engine)
+	}
+	client, near := pairOver(t, s.clientTLS, s.sockets, false, s.under)
+	upstream, far := pairOver(t, s.upstreamTLS, s.sockets, true, s.under)
 	r.client, r.upstream = client, upstream
 	if s.client != nil {
 		near = s.client(near)
@@ -141,18 +150,15 @@ func (r *rig) wait() {
 
 // pair returns the two ends of a connection over loopback, the peer's first.
 // The gateway is the TLS server of its clients and the TLS client of upstreams.
-func pair(t *testing.T, secure bool, sockets int, upstream bool) (peer, ours net.Conn) {
+func pair(t testing.TB, secure bool, sockets int, upstream bool) (peer, ours net.Conn) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	dialled, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	accepted, err := l.Accept()
+	return pairOver(t, secure, sockets, upstream, nil)
+}
+
+// pairOver is pair with the gateway's socket wrapped, once a handshake is over.
+func pairOver(t testing.TB, secure bool, sockets int, upstream bool, wrap func(net.Conn) net.Conn) (peer, ours net.Conn) {
+	t.Helper()
+	dialled, accepted, err := connect()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,26 +174,44 @@ func pair(t *testing.T, secure bool, sockets int, upstream bool) (peer, ours net
 		}
 	}
 	peer.SetDeadline(time.Now().Add(patience))
-	if !secure {
-		return peer, ours
+	if wrap == nil {
+		wrap = func(c net.Conn) net.Conn { return c }
 	}
-	return overTLS(t, peer, ours, upstream)
+	if !secure {
+		return peer, wrap(ours)
+	}
+	under := &swapper{ours}
+	if peer, ours, err = overTLS(peer, under, upstream); err != nil {
+		t.Fatal(err)
+	}
+	under.Conn = wrap(under.Conn)
+	return peer, ours
 }
 
-func overTLS(t *testing.T, peer, ours net.Conn, upstream bool) (net.Conn, net.Conn) {
-	t.Helper()
+// connect returns the two ends of a connection over loopback.
+func connect() (dialled, accepted net.Conn, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer l.Close()
+	if dialled, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		return nil, nil, err
+	}
+	accepted, err = l.Accept()
+	return dialled, accepted, err
+}
+
+func overTLS(peer, ours net.Conn, upstream bool) (net.Conn, net.Conn, error) {
 	asClient := &tls.Config{InsecureSkipVerify: true}
 	asServer := &tls.Config{Certificates: []tls.Certificate{certificate()}}
-	a, b := tls.Client(peer, asClient), tls.Server(&swapper{ours}, asServer)
+	a, b := tls.Client(peer, asClient), tls.Server(ours, asServer)
 	if upstream {
-		a, b = tls.Server(peer, asServer), tls.Client(&swapper{ours}, asClient)
+		a, b = tls.Server(peer, asServer), tls.Client(ours, asClient)
 	}
 	shaken := make(chan error, 1)
 	go func() { shaken <- a.Handshake() }()
-	if err := errors.Join(b.Handshake(), <-shaken); err != nil {
-		t.Fatal(err)
-	}
-	return a, b
+	return a, b, errors.Join(b.Handshake(), <-shaken)
 }
 
 // swapper is the least that a loop wants under a *tls.Conn.
@@ -314,7 +338,7 @@ func (r *rig) wantFrame(c net.Conn, want frame, wantMasked bool) {
 	r.t.Helper()
 	got, masked, err := readFrame(c)
 	if err != nil {
-		r.t.Fatalf("reading a frame: %v; want %x %q", err, want.first, want.payload)
+		r.t.Fatalf("reading a frame: %v; want %x %.200q", err, want.first, want.payload)
 	}
 	if got.first != want.first || string(got.payload) != string(want.payload) || masked != wantMasked {
 		r.t.Fatalf("got frame %x %.200q masked %v, want %x %.200q masked %v",

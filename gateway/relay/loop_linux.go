@@ -14,6 +14,7 @@ import (
 const (
 	batch     = 256          // events taken from the system at a time
 	turnBytes = 64<<10 - 512 // what one direction of a tunnel may move before it is another's turn
+	turnReads = 256          // and in how many reads: a TLS record may hold one byte
 )
 
 // loops are those of an Engine: as many as Go uses processors, from the first

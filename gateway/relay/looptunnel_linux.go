@@ -189,9 +189,10 @@ func (f *flow) pump(t *loopTunnel) {
 	}
 }
 
-// fill reads until there is no more, or b is full.
+// fill reads until there is no more, or b is full, or the peer has had its turn
+// with many small records, or the answers of TLS to it pile up.
 func (f *flow) fill(b []byte) (n int, err error) {
-	for n < len(b) {
+	for reads := 0; n < len(b) && reads < turnReads && len(f.src.queue) < highWater; reads++ {
 		m, err := f.src.read(b[n:])
 		n += m
 		switch {

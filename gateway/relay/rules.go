@@ -9,7 +9,8 @@ import (
 
 // Rules are what frames of a WebSocket must keep to. A frame that breaks one
 // does not go on: its sender gets a Close with the code that says why, the other
-// side a Close 1001. Without rules frames go on as they are. Rules may be shared
+// side a Close 1001. Where there is a limit, bytes that are no frames end the tunnel
+// with 1002. Without rules everything goes on as it is. Rules may be shared
 // by tunnels and must not be changed after the first Start with them.
 type Rules struct {
 	// MaxFrame and MaxMessage bound the payload of a data frame and of a whole
@@ -64,6 +65,9 @@ func (i *inspector) judge(t *tracker, head []byte) *verdict {
 			return &verdict{uint16(ws.StatusProtocolError), wrong}
 		}
 	}
+	if t.implausible() && i.limits() {
+		return &verdict{uint16(ws.StatusProtocolError), "not a WebSocket frame"}
+	}
 	if t.op.IsControl() {
 		return nil
 	}
@@ -80,6 +84,11 @@ func (i *inspector) judge(t *tracker, head []byte) *verdict {
 		return &verdict{uint16(ws.StatusPolicyViolation), fmt.Sprintf("more than %d messages a second", i.MessageRate)}
 	}
 	return nil
+}
+
+// limits tells whether there are any, past which bytes that are no frames would go.
+func (i *inspector) limits() bool {
+	return i.MaxFrame > 0 || i.MaxMessage > 0 || i.fromClient && i.MessageRate > 0
 }
 
 // violation is what RFC 6455 forbids about a header; "": nothing.
