@@ -108,6 +108,10 @@ func (rec *record) logTunnel(node string, report relay.Report) {
 		Str("ended_by", string(report.EndedBy)).
 		Int64("bytes_in", report.FromClient.Bytes).Int64("messages_in", report.FromClient.Messages).
 		Int64("bytes_out", report.FromUpstream.Bytes).Int64("messages_out", report.FromUpstream.Messages)
+	addFrames(e, report)
+	if v := violationOf(rec.service, report); v.rule != "" {
+		e.Str("rule", v.rule)
+	}
 	if report.CloseCode != 0 {
 		e.Uint16("close_code", report.CloseCode)
 	}
@@ -118,6 +122,22 @@ func (rec *record) logTunnel(node string, report relay.Report) {
 		e.Str("cause", report.Cause.Error())
 	}
 	rec.finish(e)
+}
+
+// addFrames adds what there is to say of a WebSocket's frames.
+func addFrames(e *zerolog.Event, report relay.Report) {
+	for _, f := range []struct {
+		name  string
+		count int64
+	}{
+		{"largest_in", report.FromClient.Largest}, {"largest_out", report.FromUpstream.Largest},
+		{"pings_in", report.FromClient.Pings}, {"pings_out", report.FromUpstream.Pings},
+		{"pongs_in", report.FromClient.Pongs}, {"pongs_out", report.FromUpstream.Pongs},
+	} {
+		if f.count > 0 {
+			e.Int64(f.name, f.count)
+		}
+	}
 }
 
 // logLostTakeover is the line of a handshake that a node accepted and whose

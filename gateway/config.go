@@ -64,6 +64,8 @@ type NodePort struct {
 	Origins       []string      // kind http, as in Route
 	Refuse        Refuse        // kind http, as in Route
 	Timeouts      Timeouts
+	Frames        Frames // kind http, as in Route
+	Ping          Ping   // likewise
 }
 
 // A PortRule says which public port a node gets. Just one field is set.
@@ -157,6 +159,8 @@ type Route struct {
 	Redirect string // "https" (same host and path), or an absolute URL
 
 	Timeouts Timeouts
+	Frames   Frames // of its WebSockets
+	Ping     Ping   // likewise
 }
 
 // Accept is the kind of request that a route matches.

@@ -6,13 +6,25 @@ import (
 )
 
 // Warnings tells what in a config works but is easily misunderstood: routes
-// that take a path away from the nodes of a pinned route.
+// that take a path away from the nodes of a pinned route, and rules for frames
+// that end tunnels of clients which do nothing wrong.
 func Warnings(cfg Config) []string {
-	routes, err := compileRoutes(&cfg)
-	if err != nil {
-		return nil
+	warnings := hiddenNodes(&cfg)
+	for _, r := range cfg.Routes {
+		warnings = append(warnings, r.Frames.warnings(r.At)...)
 	}
-	var warnings []string
+	for _, p := range cfg.NodePorts {
+		warnings = append(warnings, p.Frames.warnings(p.At)...)
+	}
+	return warnings
+}
+
+// hiddenNodes warns of routes that take a path away from a pinned one.
+func hiddenNodes(cfg *Config) (warnings []string) {
+	routes, err := compileRoutes(cfg)
+	if err != nil {
+		return nil // Check says why
+	}
 	for _, pinned := range routes {
 		if !pinned.path.node {
 			continue

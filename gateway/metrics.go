@@ -24,6 +24,7 @@ type metrics struct {
 	requests   *counters[requestLabels]
 	refused    *counters[string]
 	handshakes *counters[handshakeLabels]
+	violations *counters[violation]
 	traffic    *traffic
 }
 
@@ -61,11 +62,15 @@ func newMetrics(s *Server) *metrics {
 			Name: "singlegate_handshake_failures_total",
 			Help: "TLS handshakes that failed: timeout, client_left, client_refused (often a certificate it does not trust), not_tls, protocol, overloaded (limits.handshakes), panic.",
 		}, []string{"listener", "cause"}, handshakeLabels.values),
+		violations: newCounters(prometheus.CounterOpts{
+			Name: "singlegate_tunnel_violations_total",
+			Help: "Tunnels ended because a client or a node broke a rule: size (max_message, max_frame), rate, protocol (strict), silent (ping).",
+		}, []string{"service", "from", "rule"}, violation.values),
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.requests.vec, m.refused.vec, m.handshakes.vec,
+		m.requests.vec, m.refused.vec, m.handshakes.vec, m.violations.vec,
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "singlegate_panics_total",
 			Help: "Defects that ended a request, a connection or a tunnel. The log has their stacks.",
@@ -97,6 +102,9 @@ func (rec *record) countRefusal(p *problem) {
 func (rec *record) countTunnel(node string, report relay.Report) {
 	if report.EndedBy == relay.EndPanic {
 		rec.server.panics.Add(1)
+	}
+	if v := violationOf(rec.service, report); v.rule != "" {
+		rec.server.metrics.violations.inc(v)
 	}
 	rec.server.metrics.traffic.ended(upstream.Key{Service: rec.service, ID: node}, report, rec.server.has)
 }

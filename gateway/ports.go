@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"singlegate/discovery"
+	"singlegate/gateway/relay"
 	"singlegate/upstream"
 )
 
@@ -59,8 +60,9 @@ func wantedListeners(cfg *Config, view *upstream.View) ([]wanted, []PortFault) {
 		if view == nil || view.Services[np.Service] == nil {
 			continue
 		}
+		rules := rulesOf(np.Frames, np.Ping)
 		for _, node := range nodesByID(view.Services[np.Service]) {
-			w, reason := np.listener(node)
+			w, reason := np.listener(node, rules)
 			if reason == "" {
 				reason = collision(w, list)
 			}
@@ -79,8 +81,8 @@ func nodesByID(s *upstream.Service) []*upstream.Node {
 }
 
 // listener is the one that the rule gives a node. Without an address and
-// without a reason the rule gives it none.
-func (np *NodePort) listener(n *upstream.Node) (w wanted, reason string) {
+// without a reason the rule gives it none. WebSockets are kept to rules.
+func (np *NodePort) listener(n *upstream.Node, rules *relay.Rules) (w wanted, reason string) {
 	label := np.Port
 	if label == "" {
 		label = np.Kind
@@ -96,7 +98,7 @@ func (np *NodePort) listener(n *upstream.Node) (w wanted, reason string) {
 	w.Address = net.JoinHostPort(np.Host, strconv.Itoa(port))
 	rc := Route{At: np.At, Service: np.Service, Port: np.Port, Origins: np.Origins, Refuse: np.Refuse, Timeouts: np.Timeouts}
 	w.implied = &impliedRoute{
-		route: &route{Route: rc, name: "port " + w.Name},
+		route: &route{Route: rc, name: "port " + w.Name, rules: rules},
 		node:  n.ID,
 		tcp:   np.Kind == "tcp",
 		proxy: np.ProxyProtocol,

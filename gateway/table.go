@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"singlegate/discovery"
+	"singlegate/gateway/relay"
 	"singlegate/upstream"
 )
 
@@ -26,6 +27,7 @@ type route struct {
 	name   string // "im.example.gov/ws/{node}", for logs and messages
 	host   hostPattern
 	path   pathPattern
+	rules  *relay.Rules // for its WebSockets; nil: none
 	static *staticFiles
 	pool   *upstream.Service // of a route of tags: the nodes that serve it
 }
@@ -41,13 +43,14 @@ func compileRoutes(cfg *Config) ([]*route, error) {
 			errs = append(errs, fmt.Errorf("%s: %w", rc.At, err))
 			continue
 		}
+		rules := rulesOf(rc.Frames, rc.Ping)
 		for _, p := range rc.Paths {
 			r, err := newRoute(rc, p)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("%s: path %q: %w", rc.At, p, err))
 				continue
 			}
-			r.static = files
+			r.rules, r.static = rules, files
 			routes = append(routes, r)
 		}
 	}

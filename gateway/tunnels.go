@@ -19,9 +19,11 @@ type tunnel struct {
 	timeouts Timeouts
 	lease    *upstream.Lease
 	kind     relay.Kind
-	port     string   // which of the node's
-	addr     string   // where it was when the tunnel began
-	upstream net.Conn // until the relay has it
+	port     string       // which of the node's
+	addr     string       // where it was when the tunnel began
+	rules    *relay.Rules // nil: none
+	reserved byte         // bits that frames may set
+	upstream net.Conn     // until the relay has it
 	once     sync.Once
 	lingers  bool // a drain has closed it; under tunnels.mu
 }
@@ -61,6 +63,8 @@ func (t *tunnel) start(client, node relay.Leg) {
 		Idle:     t.timeouts.Idle,
 		Lifetime: t.timeouts.Lifetime,
 		Stall:    t.timeouts.Stall,
+		Rules:    t.rules,
+		Reserved: t.reserved,
 		Ended: func(report relay.Report) {
 			s.tunnels.remove(t)
 			t.lease.Done()

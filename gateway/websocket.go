@@ -97,6 +97,7 @@ func (r *request) takeOver(x *exchange, up *upstream.Upgraded) {
 	x.lease = nil // the tunnel's from now on
 	x.end()
 	t := r.newTunnel(relay.WebSocket, lease, up.Conn)
+	t.rules, t.reserved = r.match.route.rules, reservedBits(up.Answer.Header)
 	r.conn.hold(t)
 	head := switchHead(up.Answer)
 	r.ctx.HijackSetNoResponse(true)

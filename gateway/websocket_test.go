@@ -174,7 +174,7 @@ func TestTunnelCarriesMessagesAndClose(t *testing.T) {
 		c.expectEnd()
 	})
 	line := e.logs.wait(t, `"kind":"tunnel"`, `"close_code":4321`)
-	for _, want := range []string{`"ended_by":"client"`, `"close_reason":"bye"`, `"node":"node1"`, `"route":"/ws/{node}"`, `"messages_in":2`, `"messages_out":2`, `"request_id":"`} {
+	for _, want := range []string{`"ended_by":"client"`, `"close_reason":"bye"`, `"node":"node1"`, `"route":"/ws/{node}"`, `"messages_in":2`, `"messages_out":2`, `"largest_in":70000`, `"largest_out":70000`, `"pings_in":1`, `"pings_out":1`, `"request_id":"`} {
 		if !strings.Contains(line, want) {
 			t.Errorf("the tunnel's line lacks %s: %s", want, line)
 		}

@@ -61,6 +61,9 @@ func (c *checkCommand) runLive(s streams) error {
 	if err != nil {
 		return c.notUsable(s, err)
 	}
+	for _, w := range gateway.Warnings(file.Gateway) {
+		fmt.Fprintln(s.err, "warning:", w)
+	}
 	options := livecheck.Options{Name: c.Config, Connect: c.Connect, Chinese: livecheck.IsChinese(os.Getenv)}
 	if len(file.ConsulServices) > 0 || file.TagPrefix != "" {
 		options.Consul = consulOf(file)

@@ -107,3 +107,31 @@ node_ports: [{service: im, kind: tcp, listen: {base: 11879}}]
 			`node im/node2: its address 127.0.0.1:11880 is that of the gateway's own listener "im/node1`)
 	}
 }
+
+// Rules for frames that end tunnels of clients which do nothing wrong are
+// warned of, also when the gateway is tried; the config is good all the same.
+func TestCheckWarnsOfRules(t *testing.T) {
+	t.Setenv("LC_ALL", "C")
+	path := filepath.Join(t.TempDir(), "gateway.yaml")
+	text := `
+listeners: [{address: "127.0.0.1:0"}]
+services: {chat: {nodes: {node1: "127.0.0.1:1"}}}
+routes:
+  - {path: "/ws/{node}", service: chat, frames: {max_message: 64KiB, max_frame: 1MiB, rate: 1}}
+`
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"check", "--config", path}, {"check", "--config", path, "--live", "--json"}} {
+		var out, errs bytes.Buffer
+		Main(args, &out, &errs)
+		for _, want := range []string{
+			"warning: gateway.yaml:5:5: frames: max_frame is 1048576 bytes, and no message may have more than max_message, 65536",
+			"warning: gateway.yaml:5:5: frames: rate is 1: 2 messages at once",
+		} {
+			if !strings.Contains(errs.String(), want) {
+				t.Errorf("%v does not say %q:\n%s", args, want, errs.String())
+			}
+		}
+	}
+}

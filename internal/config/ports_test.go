@@ -40,6 +40,7 @@ func TestPortsFile(t *testing.T) {
 		{
 			At: "singlegate.yaml:25:5", Service: "im", Port: "http", Kind: "http", Listen: gateway.PortRule{Base: 10080},
 			Origins: []string{"*"}, Refuse: gateway.RefuseClose, Timeouts: waits,
+			Frames: gateway.Frames{Rate: 1}, Ping: gateway.Ping{Every: time.Second, Timeout: 20 * time.Second},
 		},
 		{
 			At: "singlegate.yaml:26:5", Service: "im", Port: "tcp", Kind: "tcp", Host: "::1",

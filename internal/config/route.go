@@ -57,6 +57,7 @@ func (d *decoder) route(v value, ctx routeContext) (*route, bool) {
 	d.routeMatch(r)
 	d.routeAction(r)
 	read(o, "timeouts", &r.Timeouts, d.timeouts(ctx.timeouts))
+	d.policies(o, &r.Frames, &r.Ping, r.Timeouts)
 	o.done()
 
 	d.checkAction(r)
@@ -181,7 +182,7 @@ func checkOrigin(s string) string {
 // ownerOf says to which action a key belongs.
 func ownerOf(key string) string {
 	switch key {
-	case "port", "rewrite", "balance", "origins", "refuse":
+	case "port", "rewrite", "balance", "origins", "refuse", "frames", "ping":
 		return actService
 	case "fallback":
 		return actStatic
@@ -220,9 +221,9 @@ func (d *decoder) checkKind(r *route) {
 	case r.actions[0] != actService && r.Accept == gateway.AcceptWebSocket:
 		d.errorf(r.o.keyAt("accept"), "accept: WebSocket handshakes need a service; %s answers HTTP requests", r.actions[0])
 	case r.actions[0] == actService && r.Accept == gateway.AcceptHTTP:
-		for _, key := range []string{"origins", "refuse"} {
-			if r.o.has(key) {
-				d.errorf(r.o.keyAt(key), "%s is about WebSocket handshakes, and this route takes none (accept: http)", key)
+		for _, k := range aboutWebSockets() {
+			if r.o.has(k.key) {
+				d.errorf(r.o.keyAt(k.key), "%s is about %s, and this route takes none (accept: http)", k.key, k.about)
 			}
 		}
 	}
