@@ -6,7 +6,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"singlegate/discovery"
-	"singlegate/gateway/relay"
 	"singlegate/upstream"
 )
 
@@ -60,8 +59,8 @@ func newMetricsCollector(s *Server) *metricsCollector {
 		server:       s,
 		tunnels:      desc("tunnels", "Tunnels (WebSockets and TCP connections) that live now.", "service", "node"),
 		tunnelsEnded: desc("tunnels_total", "Tunnels that have ended, by who or what ended them: client, upstream, gateway, idle, lifetime, stalled, panic.", "service", "node", "ended_by"),
-		bytes:        desc("tunnel_bytes_total", "Bytes that tunnels passed on, counted when a tunnel ends. in: from clients. out: from the node.", "service", "node", "direction"),
-		messages:     desc("tunnel_messages_total", "WebSocket messages that tunnels passed on, counted when a tunnel ends. in: from clients. out: from the node.", "service", "node", "direction"),
+		bytes:        desc("tunnel_bytes_total", "Bytes that tunnels passed on, counted as they pass. in: from clients. out: from the node.", "service", "node", "direction"),
+		messages:     desc("tunnel_messages_total", "WebSocket messages that tunnels passed on, counted as they pass. in: from clients. out: from the node.", "service", "node", "direction"),
 		age:          desc("snapshot_age_seconds", "How long ago the source of a service's nodes last confirmed them. Services of the config file alone have none: a file does not grow stale.", "service", "source"),
 		fault:        desc("snapshot_fault", "1 while a service's nodes are not known freshly: its source is in trouble, or nothing is known yet.", "service"),
 		nodes:        desc("nodes", "Nodes by health: passing, failing, maintenance, ejected, draining.", "service", "status"),
@@ -149,10 +148,11 @@ func (c *metricsCollector) collectTraffic(out sink) {
 		for by, count := range n.ended {
 			out.counter(c.tunnelsEnded, count, key.Service, key.ID, string(by))
 		}
-		for direction, t := range map[string]relay.Traffic{"in": n.in, "out": n.out} {
-			out.counter(c.bytes, t.Bytes, key.Service, key.ID, direction)
-			out.counter(c.messages, t.Messages, key.Service, key.ID, direction)
-		}
+		t := n.passed()
+		out.counter(c.bytes, t.BytesIn, key.Service, key.ID, "in")
+		out.counter(c.bytes, t.BytesOut, key.Service, key.ID, "out")
+		out.counter(c.messages, t.MessagesIn, key.Service, key.ID, "in")
+		out.counter(c.messages, t.MessagesOut, key.Service, key.ID, "out")
 	})
 }
 

@@ -132,6 +132,52 @@ func TestMetricsOfTunnels(t *testing.T) {
 	e.tells("tunnel_bytes_total", map[string]float64{})
 }
 
+// What tunnels carry is counted as it passes and not once more at the end; a node
+// that leaves takes nothing away, and one that comes back counts on.
+func TestTrafficIsCountedLive(t *testing.T) {
+	f := fleet{}
+	f.add("node1", echoNode(t))
+	f.add("node2", echoNode(t))
+	e := startFleet(t, f, withPolicy(func(p *TunnelPolicy) { p.Deregistered = PolicyKeep }))
+	counted := func(messages, in, out float64) {
+		t.Helper()
+		e.tells("tunnel_messages_total", map[string]float64{"tunnel_messages_total{in,node1,im}": messages, "tunnel_messages_total{out,node1,im}": messages})
+		e.tells("tunnel_bytes_total", map[string]float64{"tunnel_bytes_total{in,node1,im}": in, "tunnel_bytes_total{out,node1,im}": out})
+	}
+	a, b := e.openWS("node1"), e.openWS("node1")
+	a.lives() // 12 bytes of text: 14 from the node, 18 with a mask
+	counted(1, 18, 14)
+	b.lives()
+	a.lives()
+	counted(3, 54, 42)
+	if got, want := e.Services()[0].Nodes[0].Traffic, (Traffic{54, 3, 42, 3}); got != want {
+		t.Errorf("the node's traffic is %+v, want %+v", got, want)
+	}
+	if got := e.Services()[0].Nodes[1].Traffic; got != (Traffic{}) {
+		t.Errorf("the other node's traffic is %+v", got)
+	}
+	b.goodbye() // 2 bytes: 4 from the node, 8 with a mask
+	e.tells("tunnels_total", map[string]float64{"tunnels_total{client,node1,im}": 1})
+	counted(3, 62, 46)
+
+	node1 := f["node1"]
+	delete(f, "node1")
+	e.Publish(f.snapshot())
+	told(t, e.Server) // which notes when it went
+	setClock(e.metrics.traffic, time.Now().Add(keepGone+time.Minute))
+	a.lives()
+	counted(4, 80, 60)
+	a.goodbye()
+	e.tells("tunnels_total", map[string]float64{"tunnels_total{client,node1,im}": 2})
+	counted(4, 88, 64)
+	f["node1"] = node1
+	e.Publish(f.snapshot())
+	c := e.openWS("node1")
+	c.lives()
+	counted(5, 106, 78)
+	c.goodbye()
+}
+
 func setClock(t *traffic, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -29,6 +29,7 @@ type ServiceStatus struct {
 
 // A NodeStatus is what the gateway knows of a node, for operators.
 type NodeStatus struct {
+	Traffic
 	ID           string            `json:"id"`
 	Names        []string          `json:"names,omitempty"`
 	Address      string            `json:"address"`
@@ -87,6 +88,10 @@ func (s *Server) serviceStatus(name string, st *state, entries []Entry) ServiceS
 			Lingering: s.tunnels.lingeringOf(n.Key()), TunnelsLimit: st.cfg.capsOf(name).perNode,
 			EntryPoints: entryPoints(n, st, entries), Fault: addressFault(n, st.own),
 		})
+	}
+	for i := range status.Nodes {
+		n := &status.Nodes[i]
+		n.Traffic = s.metrics.traffic.of(upstream.Key{Service: name, ID: n.ID})
 	}
 	return status
 }

@@ -65,6 +65,7 @@ func (t *tunnel) start(client, node relay.Leg) {
 		Stall:    t.timeouts.Stall,
 		Rules:    t.rules,
 		Reserved: t.reserved,
+		Meter:    s.metrics.traffic.meter(t.lease.Node.Key(), s.has),
 		Ended: func(report relay.Report) {
 			s.tunnels.remove(t)
 			t.lease.Done()
