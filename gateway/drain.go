@@ -18,7 +18,8 @@ import (
 // another connection.
 const closeServiceRestart = 1012
 
-// Why tunnels of a node are drained: what clients and operators are told.
+// Why tunnels of a node are drained: what operators are told, and clients with a
+// hint, see drainReason.
 const (
 	becauseMoved       = "node moved"
 	becauseFailing     = "node failing"
@@ -26,6 +27,9 @@ const (
 	becauseMaintenance = "node in maintenance"
 	becauseOperator    = "drained by the operator"
 )
+
+// drainReason is that of a drain's Close.
+func drainReason(because string) string { return because + ", reconnect" }
 
 // urgency orders the reasons by how many tunnels they concern, and how soon.
 func urgency(because string) int {
@@ -319,7 +323,7 @@ func (d *drains) run(ctx context.Context, dr *drain) {
 	s.log.Info().Str("service", dr.key.Service).Str("node", dr.key.ID).Str("because", dr.because).Int("tunnels", len(list)).
 		Int("per_second", dr.perSecond).Msg("drain begins")
 	for i, t := range list {
-		t.close(closeServiceRestart, dr.because)
+		t.close(closeServiceRestart, drainReason(dr.because))
 		d.note(dr, len(list), i+1)
 		if !pause(ctx, dr.step()) {
 			return

@@ -604,7 +604,7 @@ func TestDrainClosesBetweenMessages(t *testing.T) {
 		for {
 			frame := c.next()
 			if frame.Header.OpCode == ws.OpClose {
-				if code, reason := ws.ParseCloseFrameData(frame.Payload); code != closeServiceRestart || reason != "node in maintenance" {
+				if code, reason := ws.ParseCloseFrameData(frame.Payload); code != closeServiceRestart || reason != "node in maintenance, reconnect" {
 					t.Errorf("closed with %d %q", code, reason)
 				}
 				break
@@ -645,7 +645,7 @@ func TestShutdownDuringDrains(t *testing.T) {
 	}()
 	for _, c := range clients {
 		frame := c.next()
-		if code, reason := ws.ParseCloseFrameData(frame.Payload); code != 1001 && (code != 1012 || reason != "node in maintenance") {
+		if code, reason := ws.ParseCloseFrameData(frame.Payload); code != 1001 && (code != 1012 || reason != "node in maintenance, reconnect") {
 			t.Errorf("closed with %d %q", code, reason)
 		}
 		c.leave(1001)

@@ -75,7 +75,7 @@ func (t *tunnel) start(client, node relay.Leg) {
 	if s.tunnels.started(t, live) {
 		live.Close(closeGoingAway, stopReason)
 	} else if because, concerned := s.crossed(t); concerned {
-		drainable{t, live}.close(closeServiceRestart, because)
+		drainable{t, live}.close(closeServiceRestart, drainReason(because))
 	}
 }
 
@@ -181,7 +181,7 @@ func (g *tunnels) of(key upstream.Key, spare func(*tunnel) bool) []drainable {
 
 const (
 	closeGoingAway = 1001
-	stopReason     = "gateway stopping"
+	stopReason     = "gateway stopping, reconnect"
 )
 
 // drain closes every tunnel with 1001, spread evenly over the time with a
