@@ -1,7 +1,7 @@
 package gateway
 
 import (
-	"fmt"
+	"errors"
 
 	"singlegate/gateway/relay"
 )
@@ -15,21 +15,27 @@ type violation struct {
 
 func (v violation) values() []string { return []string{v.service, string(v.from), v.rule} }
 
-// violationOf tells which rule ended a tunnel. The relay's causes say it in
-// words; the report's code is that of the first Close, which may be another's.
+// violationOf tells which rule ended a tunnel. The report's code would not do: it
+// is that of the first Close, which may be another's.
 func violationOf(service string, report relay.Report) violation {
 	v := violation{service: service}
-	if report.Cause == nil {
-		return v
-	}
-	cause := report.Cause.Error()
-	if cause == "the client did not answer a Ping" {
+	if errors.Is(report.Cause, relay.ErrSilent) {
 		v.from, v.rule = relay.EndClient, "silent"
-		return v
 	}
-	var code int
-	if n, _ := fmt.Sscanf(cause, "the %s broke a rule (%d)", &v.from, &code); n == 2 {
-		v.rule = map[int]string{1002: "protocol", 1008: "rate", 1009: "size"}[code]
+	if broken, ok := errors.AsType[*relay.RuleError](report.Cause); ok {
+		v.from, v.rule = broken.From, ruleOf(broken.Code)
 	}
 	return v
+}
+
+// ruleOf names rules by the code of the Close that the sender gets.
+func ruleOf(code uint16) string {
+	switch code {
+	case 1008:
+		return "rate"
+	case 1009:
+		return "size"
+	default:
+		return "protocol"
+	}
 }

@@ -21,7 +21,6 @@ var (
 	errKilled      = errors.New("killed by the gateway")
 	errNoClose     = errors.New("the connection ended without a Close frame")
 	errNotInserted = errors.New("no Close could be sent to the client: a frame under way to it did not end in time, or it took no more, or the upstream sent no WebSocket frames")
-	errSilent      = errors.New("the client did not answer a Ping")
 )
 
 // closing is a Close of the gateway on its way.
@@ -113,7 +112,7 @@ func (e *ending) refuses(l *lane, from End, age time.Duration) bool {
 	if !e.close(from, c, age) {
 		return false
 	}
-	e.cause = fmt.Errorf("the %s broke a rule (%d): %s", from, v.code, v.reason)
+	e.cause = &RuleError{From: from, Code: v.code, Reason: v.reason}
 	return true
 }
 

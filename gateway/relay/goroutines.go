@@ -178,7 +178,7 @@ func (t *goTunnel) check() {
 		by, reason := act.limit()
 		t.close(by, closing{code: uint16(ws.StatusGoingAway), reason: reason})
 		if act == endSilent {
-			t.cause = errSilent
+			t.cause = ErrSilent
 			t.stopWaiting()
 		}
 	}

@@ -350,7 +350,7 @@ func (t *loopTunnel) act(act action) {
 		by, reason := act.limit()
 		t.close(by, closing{code: uint16(ws.StatusGoingAway), reason: reason})
 		if act == endSilent {
-			t.cause = errSilent
+			t.cause = ErrSilent
 			t.stopWaiting()
 		}
 	}

@@ -195,7 +195,7 @@ func TestSilentClient(t *testing.T) {
 		r.wantEOF(r.upstream)
 		r.client.Close()
 		r.upstream.Close()
-		if report := r.wantEnd(end{by: EndClient, code: 1001, reason: reasonSilent, cause: errSilent.Error()}); report.Cause != errSilent {
+		if report := r.wantEnd(end{by: EndClient, code: 1001, reason: reasonSilent, cause: ErrSilent.Error()}); report.Cause != ErrSilent {
 			t.Errorf("cause %v", report.Cause)
 		}
 	})

@@ -20,6 +20,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -161,6 +162,22 @@ type PanicError struct {
 
 // Error names the panic's value, without the stack.
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
+
+// RuleError is the cause of a tunnel that was ended because a frame broke one of
+// its Rules.
+type RuleError struct {
+	From   End    // who sent it
+	Code   uint16 // of the Close that the sender got: 1002, 1008, 1009
+	Reason string // likewise
+}
+
+// Error says who broke which rule.
+func (e *RuleError) Error() string {
+	return fmt.Sprintf("the %s broke a rule (%d): %s", e.From, e.Code, e.Reason)
+}
+
+// ErrSilent is the cause of a tunnel whose client did not answer a Ping.
+var ErrSilent = errors.New("the client did not answer a Ping")
 
 // A Tunnel is a live two-way connection. Its methods are safe for concurrent
 // use, at any time, also after it has ended, and return at once.
