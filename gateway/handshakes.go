@@ -51,11 +51,17 @@ func (g *gate) enter(ctx context.Context, begun bool) error {
 	}
 	select {
 	case g.places <- struct{}{}:
+		// The scheduler runs at once whom the last handshake has woken, who would
+		// wake the next: others that can run come first.
+		runtime.Gosched()
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
+
+// crowded tells whether handshakes wait.
+func (g *gate) crowded() bool { return g.waiting.Load() > 0 }
 
 func (g *gate) leave() { <-g.places }
 

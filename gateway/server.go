@@ -114,6 +114,7 @@ func New(o Options) (*Server, error) {
 		listeners: map[string]*listener{},
 		loopID:    newLoopID(),
 	}
+	s.relay.Crowded = s.gate.crowded
 	s.places.nodes = map[upstream.Key]int{}
 	s.metrics = newMetrics(s)
 	s.metrics.registry.MustRegister(o.Collectors...)

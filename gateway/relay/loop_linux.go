@@ -15,6 +15,11 @@ const (
 	batch     = 256          // events taken from the system at a time
 	turnBytes = 64<<10 - 512 // what one direction of a tunnel may move before it is another's turn
 	turnReads = 256          // and in how many reads: a TLS record may hold one byte
+
+	// crowdedPause is how long a loop does nothing while the processors are wanted
+	// for other things. It is a timer that wakes it then: while anything can run,
+	// the scheduler looks at its timers, but at the network only every 10 ms.
+	crowdedPause = time.Millisecond
 )
 
 // loops are those of an Engine: as many as Go uses processors, from the first
@@ -29,20 +34,20 @@ type loops struct {
 }
 
 // pick returns a loop for a tunnel; nil when the system has none to give.
-func (l *loops) pick(tick time.Duration) *loop {
+func (l *loops) pick(e *Engine) *loop {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.list == nil && l.start(tick) != nil {
+	if l.list == nil && l.start(e) != nil {
 		return nil
 	}
 	l.next++
 	return l.list[l.next%len(l.list)]
 }
 
-func (l *loops) start(tick time.Duration) error {
+func (l *loops) start(e *Engine) error {
 	list := make([]*loop, runtime.GOMAXPROCS(0))
 	for i := range list {
-		one, err := newLoop(l.using)
+		one, err := newLoop(l.using, e.Crowded)
 		if err != nil {
 			for _, made := range list[:i] {
 				made.release()
@@ -55,7 +60,7 @@ func (l *loops) start(tick time.Duration) error {
 	for _, one := range list {
 		l.done.Go(one.run)
 	}
-	l.done.Go(func() { l.tick(tick) })
+	l.done.Go(func() { l.tick(e.waits.tick) })
 	return nil
 }
 
@@ -106,6 +111,8 @@ type loop struct {
 	bell   int // an eventfd in the set: there is mail
 	system system
 
+	crowded func() bool // see Engine.Crowded
+
 	events  [batch]unix.EpollEvent
 	slots   []slot
 	free    []int32
@@ -133,14 +140,17 @@ type slot struct {
 
 const bellSlot = -1
 
-func newLoop(using system) (*loop, error) {
+func newLoop(using system, crowded func() bool) (*loop, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	l := &loop{epoll: epoll, system: using, began: time.Now(), in: make([]byte, maxHeader+turnBytes)}
+	l := &loop{epoll: epoll, system: using, crowded: crowded, began: time.Now(), in: make([]byte, maxHeader+turnBytes)}
 	if l.system.read == nil {
 		l.system = system{readNow, writeNow}
+	}
+	if crowded == nil {
+		l.crowded = func() bool { return false }
 	}
 	if l.bell, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		unix.Close(epoll)
@@ -171,12 +181,17 @@ func (l *loop) release() {
 // run is the loop's goroutine.
 func (l *loop) run() {
 	defer l.release()
-	l.raw.Read(func(uintptr) bool {
-		for l.turn() {
-			runtime.Gosched()
+	for !l.stop {
+		l.raw.Read(func(uintptr) bool {
+			for l.turn() {
+				runtime.Gosched()
+			}
+			return l.stop || l.crowded()
+		})
+		if !l.stop {
+			time.Sleep(crowdedPause)
 		}
-		return l.stop
-	})
+	}
 }
 
 // turn takes what events and mail there are, and gives every tunnel that is ready

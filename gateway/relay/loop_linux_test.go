@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 // nothing else happens in the loop afterwards.
 func TestMail(t *testing.T) {
 	pure(t)
-	l, err := newLoop(system{})
+	l, err := newLoop(system{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +87,7 @@ func TestAfterClose(t *testing.T) {
 // as it is not between the fork and the exec of another process.
 func TestEventsOfTheDead(t *testing.T) {
 	pure(t)
-	l, err := newLoop(system{})
+	l, err := newLoop(system{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,4 +138,34 @@ func socketTunnel(t *testing.T, l *loop) (tunnel *loopTunnel, peer int) {
 		t.Fatal(err)
 	}
 	return tunnel, fds[1]
+}
+
+// TestCrowded: loops that look for themselves move bytes, take mail and tick like
+// others, and go back to waiting when the crowd is gone.
+func TestCrowded(t *testing.T) {
+	if onGoroutines {
+		t.Skip("of the loops")
+	}
+	var crowded atomic.Bool
+	crowded.Store(true)
+	s := webSocket(wires["edge"])
+	s.engine = func(e *Engine) { e.Crowded = crowded.Load }
+	r := open(t, s)
+	f := frame{fin | binaryOp, noise(40000)}
+	for _, now := range []bool{true, false, true} {
+		crowded.Store(now)
+		for range 10 {
+			go r.client.Write(f.wireBytes(true))
+			r.wantFrame(r.upstream, f, true)
+			go r.upstream.Write(f.wireBytes(false))
+			r.wantFrame(r.client, f, false)
+		}
+	}
+	r.Close(1012, "node in maintenance")
+	r.wantFrame(r.client, closing1(1012, "node in maintenance"), false)
+	r.send(r.client, closing1(1012, "").wireBytes(true))
+	r.wantFrame(r.upstream, closing1(1012, ""), true)
+	r.upstream.Close()
+	r.client.Close()
+	r.report()
 }

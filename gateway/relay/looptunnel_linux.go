@@ -57,7 +57,7 @@ func (e *Engine) startInLoop(client, upstream Leg, o Options) Tunnel {
 		fromUpstream.giveBack()
 		return nil
 	}
-	l := e.loops.pick(e.waits.tick)
+	l := e.loops.pick(e)
 	if l == nil {
 		fromClient.giveBack()
 		fromUpstream.giveBack()

@@ -207,6 +207,12 @@ type Tunnel interface {
 
 // An Engine runs tunnels. Its methods are safe for concurrent use.
 type Engine struct {
+	// Crowded, if not nil, tells whether more work waits for the processors than
+	// they get done, as in a storm of TLS handshakes. The Go runtime then looks at
+	// the network seldom, and the loops look for themselves, every millisecond. It
+	// is called often, by any goroutine; set it before the first Start.
+	Crowded func() bool
+
 	buffers buffers
 	waits   waits
 	loops   loops
