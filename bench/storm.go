@@ -109,7 +109,11 @@ func (b *bench) churnOf(r *rig) error {
 		if err := r.shut("idle"); err != nil {
 			return err
 		}
-		if err := b.pause(b.options.settle / 5); err != nil {
+		settle := b.options.settle / 5
+		if i == churnRounds-1 { // who gives memory back only now and then has its time
+			settle = b.options.settle
+		}
+		if err := b.pause(settle); err != nil {
 			return err
 		}
 		now, err := r.resident()

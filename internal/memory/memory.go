@@ -62,6 +62,7 @@ func Trim(ctx context.Context) {
 				last = now
 				debug.FreeOSMemory()
 				t.measure()
+				t.collected = t.allocated
 			}
 		}
 	}
@@ -71,6 +72,7 @@ func Trim(ctx context.Context) {
 type trimmer struct {
 	samples   [4]metrics.Sample
 	allocated uint64 // since the process began
+	collected uint64 // allocated, as of the last time that Trim collected
 	fresh     uint64 // allocated between the last two times
 	live      uint64 // what the last collection left
 	spare     uint64 // what another one could give back, about
@@ -90,7 +92,12 @@ func (t *trimmer) measure() {
 	t.spare = held - min(held, t.live) + free
 }
 
-// due tells whether it is quiet and the garbage is worth a collection.
+// due tells whether it is quiet and the garbage is worth a collection. How much
+// there is, is known only of what was allocated after the last collection: what
+// that one found alive may have died since. So much work done since Trim's own last
+// one is a reason as well.
 func (t *trimmer) due() bool {
-	return t.fresh < quiet && t.spare > max(worth, t.live/8)
+	garbage := t.spare > max(worth, t.live/8)
+	worked := t.allocated-t.collected > max(worth, t.live/4)
+	return t.fresh < quiet && (garbage || worked)
 }

@@ -18,6 +18,8 @@ func TestDue(t *testing.T) {
 		"busy":                         {trimmer{fresh: 20 * mb, live: 50 * mb, spare: 50 * mb}, false},
 		"quiet, little garbage":        {trimmer{fresh: 1000, live: 800 * mb, spare: 50 * mb}, false},
 		"quiet, small heap, not worth": {trimmer{fresh: 1000, live: 1 * mb, spare: 2 * mb}, false},
+		"quiet, all was alive before":  {trimmer{fresh: 1000, live: 50 * mb, allocated: 200 * mb, collected: 100 * mb}, true},
+		"quiet, and was before":        {trimmer{fresh: 1000, live: 50 * mb, allocated: 101 * mb, collected: 100 * mb}, false},
 	} {
 		if got := c.due(); got != c.want {
 			t.Errorf("%s: due %v, want %v", name, got, c.want)
