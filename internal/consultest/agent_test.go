@@ -1,7 +1,9 @@
 package consultest
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/consul/api"
 )
@@ -22,15 +24,33 @@ func instances(t *testing.T, a *Agent) int {
 	return len(list)
 }
 
+// await waits for the instance, which an agent tells the servers of some time
+// after it was registered or after a start.
+func await(t *testing.T, a *Agent) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for index := uint64(1); ; {
+		query := (&api.QueryOptions{WaitIndex: index, WaitTime: time.Second}).WithContext(ctx)
+		list, meta, err := a.API.Health().Service("im", "", false, query)
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case len(list) == 1:
+			return
+		}
+		index = max(meta.LastIndex, 1)
+	}
+}
+
 func TestStateOnDisk(t *testing.T) {
 	t.Parallel()
 	a := Start(t, Options{Data: true})
 	a.Register(api.AgentServiceRegistration{Name: "im", Port: 80})
+	await(t, a)
 	a.Kill()
 	a.Start()
-	if n := instances(t, a); n != 1 {
-		t.Errorf("%d instances after a restart with data", n)
-	}
+	await(t, a)
 	a.Kill()
 	a.Wipe()
 	a.Start()
