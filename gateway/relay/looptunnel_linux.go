@@ -25,12 +25,10 @@ type loopTunnel struct {
 	heard time.Duration // when the client's last byte came
 	dueAt time.Duration // of the loop's clock: nothing is due before
 
-	index     int           // in loop.live
-	queued    bool          // in loop.ready
-	lingering bool          // nothing more is to be written but what is queued
-	noted     bool          // the tunnel's first Close is ours
-	hurried   time.Duration // when hurry began
-	ended     bool
+	index   int           // in loop.live
+	queued  bool          // in loop.ready
+	noted   bool          // the tunnel's first Close is ours
+	hurried time.Duration // when hurry began
 }
 
 // A flow is a lane in a loop.
@@ -48,13 +46,11 @@ func (e *Engine) startInLoop(client, upstream Leg, o Options) Tunnel {
 	}
 	fromClient, err := take(client.Conn)
 	if err != nil {
-		fromClient.giveBack()
 		return nil
 	}
 	fromUpstream, err := take(upstream.Conn)
 	if err != nil {
 		fromClient.giveBack()
-		fromUpstream.giveBack()
 		return nil
 	}
 	l := e.loops.pick(e)
@@ -102,7 +98,7 @@ func (t *loopTunnel) begin(fromClient, fromUpstream []byte) {
 // Close implements Tunnel.
 func (t *loopTunnel) Close(code uint16, reason string) {
 	t.loop.post(func() {
-		if !t.ended {
+		if !t.cut {
 			defer t.rescue()
 			t.close(EndGateway, closing{code: code, reason: reason})
 			t.settle()
@@ -113,7 +109,7 @@ func (t *loopTunnel) Close(code uint16, reason string) {
 // Kill implements Tunnel.
 func (t *loopTunnel) Kill() {
 	t.loop.post(func() {
-		if !t.ended {
+		if !t.cut {
 			t.blame(EndGateway, errKilled)
 			t.end()
 		}
@@ -146,7 +142,7 @@ func (t *loopTunnel) event(s *socket, what uint32) {
 
 // turn moves what can be moved now, and sees what follows from it.
 func (t *loopTunnel) turn() {
-	if t.ended {
+	if t.cut {
 		return
 	}
 	defer t.rescue()
@@ -158,7 +154,7 @@ func (t *loopTunnel) turn() {
 	t.up.pump(t)
 	t.down.pump(t)
 	t.settle()
-	if !t.ended && (t.up.canPump() || t.down.canPump()) {
+	if !t.cut && (t.up.canPump() || t.down.canPump()) {
 		t.loop.goOn(t)
 	}
 }
@@ -240,8 +236,8 @@ func (t *loopTunnel) took(f *flow, b []byte) {
 
 // ends notes that f's peer has ended.
 func (t *loopTunnel) ends(f *flow, err error) {
-	f.over, f.src.over = true, true
-	if t.ending.ends(&f.lane, f.src.end(), err, t.age()) && !f.dst.over {
+	f.over = true
+	if t.ending.ends(&f.lane, f.src.end(), err, t.age()) && !t.up.over {
 		t.close(EndUpstream, closing{code: codeBadGateway, reason: reasonLost})
 	}
 }
@@ -259,7 +255,7 @@ func (t *loopTunnel) settle() {
 		}
 	}
 	t.shut()
-	if t.client.through() && t.upstream.through() {
+	if t.up.over && t.down.over && t.client.done() && t.upstream.done() {
 		t.end()
 	}
 	if t.cutAt != 0 { // then it is ending, and nothing is far away
@@ -267,8 +263,8 @@ func (t *loopTunnel) settle() {
 	}
 }
 
-// through tells whether nothing more comes from the peer or goes to it.
-func (s *socket) through() bool { return s.over && (s.shut || s.failed != nil) }
+// done tells whether nothing more goes to the peer.
+func (s *socket) done() bool { return s.shut || s.failed != nil }
 
 // notice takes up that f's destination has failed.
 func (t *loopTunnel) notice(f *flow) {
@@ -304,9 +300,8 @@ func (t *loopTunnel) shut() {
 	if t.up.finished {
 		t.upstream.closeWrite()
 	}
-	if t.up.finished && t.down.finished && !t.lingering {
-		t.lingering = true
-		t.cutBy(t.age() + t.waits.linger)
+	if t.up.finished && t.down.finished {
+		t.cutBy(t.age() + t.waits.linger) // of the first time
 	}
 }
 
@@ -394,10 +389,10 @@ func (t *loopTunnel) stalls(s *socket) {
 
 // end closes both connections and reports.
 func (t *loopTunnel) end() {
-	if t.ended {
+	if t.cut {
 		return
 	}
-	t.ended, t.cut = true, true
+	t.cut = true
 	if t.down.inserted && (len(t.client.queue) > 0 || t.client.unsent) {
 		if t.noted {
 			t.code, t.reason = 0, ""

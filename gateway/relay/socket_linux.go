@@ -46,7 +46,6 @@ type socket struct {
 	readable bool  // the system may have input
 	hungUp   bool  // an end or an error is in the queue: a short read proves nothing
 	corked   bool  // writes are collected in the loop's buffer
-	over     bool  // its peer's stream has ended
 	goodbye  bool  // its write side is to be closed when the queue is empty
 	shut     bool  // it was
 	unsent   bool  // something could not be written
@@ -256,15 +255,11 @@ func take(c net.Conn) (taking, error) {
 		return k, err
 	}
 	failed := raw.Control(func(fd uintptr) { k.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
-	return k, errors.Join(failed, err)
+	return k, errors.Join(failed, err) // when either failed there is no second descriptor
 }
 
 // giveBack undoes take.
-func (k taking) giveBack() {
-	if k.fd > 0 {
-		unix.Close(k.fd)
-	}
-}
+func (k taking) giveBack() { unix.Close(k.fd) }
 
 // over moves the connection onto s for good.
 func (k taking) over(s *socket) {

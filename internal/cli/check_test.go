@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,16 +75,6 @@ routes: [{path: "/ws/{node}", service: chat, rewrite: /}]
 	}
 	t.Setenv("LC_ALL", "zh_CN.UTF-8")
 	has(check(0, "--live"), "正常 4 项")
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // A node whose address is the gateway's own is refused, wherever a config is read.

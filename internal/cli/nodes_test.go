@@ -244,7 +244,7 @@ func TestWatch(t *testing.T) {
 
 // Watching goes on while the gateway is away.
 func TestWatchWithoutGateway(t *testing.T) {
-	client := clientOf(t, closedPort(t))
+	client := clientOf(t, freeAddress(t))
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	out := &blocks{enough: 2, end: cancel}
@@ -265,8 +265,8 @@ func clientOf(t *testing.T, address string) *adminClient {
 	return c
 }
 
-// closedPort is an address where nothing listens.
-func closedPort(t *testing.T) string {
+// freeAddress is an address where nothing listens.
+func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -282,7 +282,7 @@ func TestAdminErrors(t *testing.T) {
 	defer other.Close()
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") }))
 	defer page.Close()
-	dead := closedPort(t)
+	dead := freeAddress(t)
 	bare := filepath.Join(t.TempDir(), "bare.yaml")
 	writeConfig(t, bare, `
 listeners: [{address: "127.0.0.1:0"}]
