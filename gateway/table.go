@@ -150,7 +150,7 @@ func (t *table) match(listener, host, path string, websocket bool) (m match, ok 
 		if !ok {
 			continue
 		}
-		m = match{route: r, rest: rest, path: r.rewritten(path, rest)}
+		m = match{route: r, rest: rest, path: r.Rewritten(path, rest)}
 		if m.service = r.pool; m.service == nil {
 			m.service = t.service(r.Service)
 		}
@@ -200,9 +200,10 @@ func (m *match) pin(r *route, hostNode, pathNode string) {
 	}
 }
 
-// rewritten is the path sent upstream: unchanged without a rewrite, else the
-// rewrite in place of the matched prefix.
-func (r *route) rewritten(path, rest string) string {
+// Rewritten is the path that a node is asked for: unchanged without a rewrite,
+// else the rewrite in place of the matched prefix, which rest, "" or beginning
+// with a slash, follows in path. Both are canonical.
+func (r *Route) Rewritten(path, rest string) string {
 	if r.Rewrite == "" {
 		return path
 	}

@@ -35,17 +35,11 @@ func hostFor(pattern, name string) string {
 
 // sentPath is what a node is asked for when a client asks for path.
 func sentPath(r *gateway.Route, pattern, path string) string {
-	if r.Rewrite == "" {
-		return path
-	}
 	rest := ""
 	if n := len(segments(pattern)); n == 0 {
 		rest = path
 	} else if strings.HasSuffix(path, "/") {
 		rest = "/"
 	}
-	if rest == "" {
-		return r.Rewrite
-	}
-	return strings.TrimSuffix(r.Rewrite, "/") + rest
+	return r.Rewritten(path, rest)
 }
