@@ -5,9 +5,7 @@ import (
 	"errors"
 	"net"
 	"runtime"
-	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/rs/zerolog"
 
@@ -24,7 +22,7 @@ type Descriptors struct {
 	limit   int // 0: unknown, nothing is refused
 	asked   int // by the config
 	reserve int
-	warned  atomic.Int64 // unix seconds of the last warning
+	warning seldom
 }
 
 // NewDescriptors bounds the process to limit descriptors; 0, or more than the
@@ -86,8 +84,7 @@ func (d *Descriptors) spare(c net.Conn) bool {
 
 // warn says, once in ten seconds, that connections are refused.
 func (d *Descriptors) warn(log zerolog.Logger) {
-	now, last := time.Now().Unix(), d.warned.Load()
-	if now-last < 10 || !d.warned.CompareAndSwap(last, now) {
+	if !d.warning.due() {
 		return
 	}
 	log.Error().Int("limit", d.limit).Int("reserve", d.reserve).

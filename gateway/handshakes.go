@@ -6,7 +6,6 @@ import (
 	"errors"
 	"runtime"
 	"sync/atomic"
-	"time"
 
 	"github.com/rs/zerolog"
 )
@@ -19,7 +18,7 @@ type gate struct {
 	places  chan struct{}
 	waiting atomic.Int64
 	most    atomic.Int64 // that may wait
-	warned  atomic.Int64 // unix seconds of the last warning
+	warning seldom
 }
 
 func newGate() *gate {
@@ -67,8 +66,7 @@ func (g *gate) leave() { <-g.places }
 
 // warn says, once in ten seconds, that handshakes are refused.
 func (g *gate) warn(log zerolog.Logger) {
-	now, last := time.Now().Unix(), g.warned.Load()
-	if now-last < 10 || !g.warned.CompareAndSwap(last, now) {
+	if !g.warning.due() {
 		return
 	}
 	log.Error().Int64("waiting", g.waiting.Load()).Int64("limit", g.most.Load()).

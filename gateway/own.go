@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/rs/zerolog"
 )
@@ -134,9 +133,10 @@ func (s *Server) ownSockets(keep map[string]bool) *ownSockets {
 
 // loops are what is known of connections that came back.
 type loops struct {
-	mu     sync.Mutex
-	warned time.Time
-	names  map[string]bool // addresses with names that have led to the gateway
+	warning seldom
+
+	mu    sync.Mutex
+	names map[string]bool // addresses with names that have led to the gateway
 }
 
 // maxLoopNames bounds the names; they are forgotten with every change.
@@ -167,12 +167,9 @@ func (l *loops) forget() {
 
 // warn says, once in ten seconds, that a connection came back.
 func (l *loops) warn(log zerolog.Logger, at, requestID string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if time.Since(l.warned) < 10*time.Second {
+	if !l.warning.due() {
 		return
 	}
-	l.warned = time.Now()
 	log.Error().Str("at", at).Str("request_id", requestID).
 		Msg("a request came back to this gateway: the address of a node, or of something behind it, leads here; the request's line with a node names it")
 }
