@@ -79,14 +79,14 @@ func (b *tagBuilder) add(service string, asked discovery.TagRoute) {
 func (b *tagBuilder) compile(service string, asked discovery.TagRoute) (r *route, problem string) {
 	rc := *b.cfg.TagRoutes
 	rc.Host, rc.Paths, rc.Service, rc.Port = asked.Host, []string{asked.Path}, service, asked.Port
-	pattern, err := newPathPattern(asked.Path)
+	r, err := newRoute(rc, asked.Path)
 	if err == nil && asked.Rewrite != "" {
-		rc.Rewrite, err = canonicalPath(asked.Rewrite)
+		r.Rewrite, err = canonicalPath(asked.Rewrite)
 	}
 	if err != nil {
 		return nil, err.Error()
 	}
-	r = &route{Route: rc, name: asked.Host + pattern.text, host: newHostPattern(asked.Host), path: pattern}
+	r.name = r.Host + r.path.text // tags spell one path in several ways
 	if at := b.hiddenBy(r); at != "" {
 		return nil, fmt.Sprintf("the route at %s takes the same requests, and the config file comes first; remove that route, or the tag", at)
 	}
