@@ -171,7 +171,7 @@ func TestRestartWiped(t *testing.T) {
 	a.Kill()
 	r.until(t, "a fault", faulty("refuses connections"))
 	a.Start()
-	r.until(t, "a Consul without state", faulty("lost its state"))
+	r.until(t, "a Consul without state", faulty("its state"))
 	register(a, "node2")
 	r.until(t, "the first is back", faulty("came back without node1 on agent, node3 on agent, node4 on agent"))
 	register(a, "node1", "node4")

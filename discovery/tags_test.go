@@ -304,7 +304,7 @@ func TestTagsOutliveConsul(t *testing.T) {
 	a.Kill()
 	r.until(t, "a fault", faulty("refuses connections"))
 	a.Start()
-	r.until(t, "a Consul without state", faulty("lost its state"))
+	r.until(t, "a Consul without state", faulty("its state"))
 	tag(a, "web", "w2", "urlprefix-/web")
 	r.untilAll(t, "the first is back", func(s Snapshot) bool {
 		return strings.Contains(s.Services["web"].Fault, "came back without w1 on agent")
