@@ -104,7 +104,7 @@ func goodFile() *File {
 			Redact:   gateway.Redact{Query: []string{"ticket"}, Paths: []string{"/ws/{session}/*"}},
 		},
 		Certs: certs.Config{
-			Certificates: []certs.Pair{
+			Certificates: []certs.Source{
 				{At: "singlegate.yaml:9:7", Cert: filepath.Join("conf", "im.pem"), Key: filepath.Join("conf", "keys", "im.key")},
 				{At: "singlegate.yaml:10:7", Cert: "/etc/ssl/both.pem"},
 			},
