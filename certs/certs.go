@@ -148,6 +148,7 @@ func (s *Store) TLSConfig() *tls.Config { return s.listeners }
 type Info struct {
 	Names         []string  `json:"names"` // DNS names and IP addresses of the leaf
 	Issuer        string    `json:"issuer"`
+	SelfSigned    bool      `json:"self_signed"`
 	Chain         int       `json:"chain"`                 // certificates that are sent, the leaf among them
 	Completed     int       `json:"completed_from_folder"` // of them from the folder of intermediates
 	ChainComplete bool      `json:"chain_complete"`        // false: the leaf's issuer is not there

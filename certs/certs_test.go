@@ -235,8 +235,8 @@ func TestInfos(t *testing.T) {
 		infos[i].NotAfter = time.Time{}
 	}
 	want := []Info{
-		{Names: []string{"im.example.gov", "*.im.example.gov", "10.0.0.1"}, Issuer: "self-signed", Chain: 1, ChainComplete: true, Key: "ECDSA P-256", Source: filepath.Join(dir, "a.pem"), Default: true},
-		{Names: []string{"b.example.gov"}, Issuer: "self-signed", Chain: 1, ChainComplete: true, Key: "ECDSA P-256", Source: filepath.Join(dir, "b.pem")},
+		{Names: []string{"im.example.gov", "*.im.example.gov", "10.0.0.1"}, Issuer: "a leaf", SelfSigned: true, Chain: 1, ChainComplete: true, Key: "ECDSA P-256", Source: filepath.Join(dir, "a.pem"), Default: true},
+		{Names: []string{"b.example.gov"}, Issuer: "a leaf", SelfSigned: true, Chain: 1, ChainComplete: true, Key: "ECDSA P-256", Source: filepath.Join(dir, "b.pem")},
 	}
 	if !reflect.DeepEqual(infos, want) {
 		t.Errorf("infos are %+v, expected %+v", infos, want)

@@ -15,6 +15,7 @@ func (e *entry) info(s *set) Info {
 	return Info{
 		Names:         namesOf(e.leaf()),
 		Issuer:        issuerOf(e.leaf()),
+		SelfSigned:    isSelfIssued(e.leaf()),
 		Chain:         len(e.chain),
 		Completed:     e.completed,
 		ChainComplete: e.chainComplete(s.pool),
@@ -29,9 +30,6 @@ func (e *entry) info(s *set) Info {
 
 // issuerOf names who signed a certificate as people call it.
 func issuerOf(c *x509.Certificate) string {
-	if isSelfIssued(c) {
-		return "self-signed"
-	}
 	if c.Issuer.CommonName != "" {
 		return c.Issuer.CommonName
 	}

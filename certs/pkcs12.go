@@ -136,11 +136,7 @@ func openPKCS12(data []byte, words passwords) (*keystore, error) {
 	}
 	k.entry = func(alias string) (crypto.Signer, []*x509.Certificate, error) {
 		i := slices.IndexFunc(parts.keys, func(key safeKey) bool { return key.alias == alias })
-		single, err := parts.only(i, password)
-		if err != nil {
-			return nil, nil, err
-		}
-		key, certs, err := decode(single, password)
+		key, certs, err := parts.decode(i, password)
 		if err != nil {
 			return nil, nil, fmt.Errorf("it cannot be decrypted (%w)", err)
 		}
@@ -320,13 +316,39 @@ func fromBMP(b []byte) string {
 	return string(utf16.Decode(units))
 }
 
-// only is a file with one of the keys and all certificates.
-func (s *safe) only(i int, password string) ([]byte, error) {
+// decode decrypts one of the keys, and all certificates: those of one sealed
+// part at a time, as the library takes no more.
+func (s *safe) decode(i int, password string) (key any, certs []*x509.Certificate, err error) {
+	sealed := s.sealed
+	for first := true; first || len(sealed) > 0; first = false {
+		part := sealed[:min(len(sealed), 1)]
+		sealed = sealed[len(part):]
+		single, err := s.only(i, part, password)
+		if err != nil {
+			return nil, nil, err
+		}
+		var more []*x509.Certificate
+		if key, more, err = decode(single, password); err != nil {
+			return nil, nil, err
+		}
+		certs = append(certs, more...)
+	}
+	return key, certs, nil
+}
+
+// only is a file with one of the keys and the certificates that are not sealed
+// or in sealed.
+func (s *safe) only(i int, sealed []contentInfo, password string) ([]byte, error) {
 	plain, err := dataContent(append([]asn1.RawValue{s.keys[i].raw}, s.certs...))
 	if err != nil {
 		return nil, err
 	}
-	safes, err := asn1.Marshal(append([]contentInfo{plain}, s.sealed...))
+	return assemble(append([]contentInfo{plain}, sealed...), password)
+}
+
+// assemble makes a file of its parts.
+func assemble(parts []contentInfo, password string) ([]byte, error) {
+	safes, err := asn1.Marshal(parts)
 	if err != nil {
 		return nil, err
 	}

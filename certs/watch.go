@@ -293,7 +293,7 @@ func (c *scan) look(unit Source) {
 		if old != nil {
 			message = "the replacement of a certificate is refused, the old one goes on"
 		}
-		c.refuse(id, print, "error", message, err.Error())
+		c.refuse(id, print, "error", message, strings.ReplaceAll(err.Error(), "\n", "; "))
 		keep()
 		return
 	}
