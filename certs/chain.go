@@ -114,10 +114,15 @@ func parseCertificates(data []byte) ([]*x509.Certificate, error) {
 // how many of it are the folder's. A chain to which the folder adds nothing
 // stays as it is. Roots are not added: clients have them.
 func (p intermediates) complete(chain []*x509.Certificate, now time.Time) ([]*x509.Certificate, int) {
-	path, added := pathOf(chain), 0
+	path, added := chain[:1:1], 0
 	for len(path) < maxChain && !isSelfIssued(path[len(path)-1]) {
+		issues := isIssuerOf(path[len(path)-1])
+		if i := slices.IndexFunc(chain[1:], issues); i >= 0 {
+			path = append(path, chain[1:][i])
+			continue
+		}
 		i := slices.IndexFunc(p.certs, func(c *x509.Certificate) bool {
-			return !isSelfIssued(c) && now.Before(c.NotAfter) && now.After(c.NotBefore) && isIssuerOf(path[len(path)-1])(c)
+			return !isSelfIssued(c) && now.Before(c.NotAfter) && now.After(c.NotBefore) && issues(c)
 		})
 		if i < 0 {
 			break

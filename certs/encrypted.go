@@ -71,7 +71,7 @@ func (f *pemFile) encryptedKey(block *pem.Block, source Source) (crypto.Signer, 
 // Bounds of what deriving a key from a password may cost. What tools write is
 // far below: 10,000 (keytool) to 600,000 rounds.
 const (
-	maxRounds = 10_000_000
+	maxRounds = 5_000_000
 	maxScrypt = 256 << 20 // bytes
 )
 
@@ -122,10 +122,10 @@ type cipherForm struct {
 
 func pkcs8Ciphers() []cipherForm {
 	return []cipherForm{
-		{oid(2, 16, 840, 1, 101, 3, 4, 1, 2), 16, 16}, {oid(2, 16, 840, 1, 101, 3, 4, 1, 6), 12, 1}, // AES-128 CBC, GCM
-		{oid(2, 16, 840, 1, 101, 3, 4, 1, 22), 16, 16}, {oid(2, 16, 840, 1, 101, 3, 4, 1, 26), 12, 1}, // AES-192
-		{oid(2, 16, 840, 1, 101, 3, 4, 1, 42), 16, 16}, {oid(2, 16, 840, 1, 101, 3, 4, 1, 46), 12, 1}, // AES-256
-		{oid(1, 2, 840, 113549, 3, 7), 8, 8}, // 3DES
+		{oid(2, 16, 840, 1, 101, 3, 4, 1, 2), 16, 16},  // AES-128 CBC
+		{oid(2, 16, 840, 1, 101, 3, 4, 1, 22), 16, 16}, // AES-192
+		{oid(2, 16, 840, 1, 101, 3, 4, 1, 42), 16, 16}, // AES-256
+		{oid(1, 2, 840, 113549, 3, 7), 8, 8},           // 3DES
 	}
 }
 

@@ -281,12 +281,8 @@ func (c *scan) look(unit Source) {
 		keep()
 		return
 	}
-	if r, ok := c.store.refused[id]; ok && r.print == print {
-		r.seen = true
-		c.store.refused[id] = r
-		keep()
-		return
-	}
+	// What was refused is judged again each time: other certificates may have
+	// its names by now, or its time may have come.
 	e, err := loadEntry(unit, c.pool, c.now)
 	if err != nil {
 		message := "a new certificate is not usable"
