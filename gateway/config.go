@@ -66,6 +66,7 @@ type NodePort struct {
 	Timeouts      Timeouts
 	Frames        Frames // kind http, as in Route
 	Ping          Ping   // likewise
+	Policies             // likewise
 }
 
 // A PortRule says which public port a node gets. Just one field is set.
@@ -138,7 +139,8 @@ func DefaultTunnelPolicy() TunnelPolicy {
 }
 
 // A Route is a rule: host, path prefix and kind of request → one action. Just
-// one of Service, Static, Page and Redirect is set.
+// one of Service, Static, Page and Redirect is set, or none where Deny names
+// every address.
 type Route struct {
 	At        string   // where it is written; begins every error about it
 	Host      string   // "im.example.gov", "{node}.im.example.gov", or "" for every host
@@ -161,6 +163,7 @@ type Route struct {
 	Timeouts Timeouts
 	Frames   Frames // of its WebSockets
 	Ping     Ping   // likewise
+	Policies
 }
 
 // Accept is the kind of request that a route matches.

@@ -9,13 +9,16 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// handle is the way of one request: admit → parse → match → dispatch. A panic
-// in it costs this request.
+// handle is the way of one request: resolve (parse, match) → admit → dispatch. A
+// panic in it costs this request.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	defer s.lastResort(ctx)
 	r := s.newRequest(ctx)
 	defer r.recoverPanic()
 	p := r.resolve()
+	if p == nil {
+		p = r.admit()
+	}
 	if p == nil {
 		p = r.dispatch()
 	}
@@ -31,6 +34,9 @@ func (s *Server) handleExpect(ctx *fasthttp.RequestCtx) (status int) {
 	defer s.lastResort(ctx)
 	r := s.newRequest(ctx)
 	p := r.resolve()
+	if p == nil {
+		p = r.admit()
+	}
 	if p == nil && r.websocket {
 		p = r.checkHandshake()
 	}

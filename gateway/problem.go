@@ -112,6 +112,11 @@ func originRefused() *problem {
 		en: "The page's origin may not open this connection.", zh: "不允许该来源(Origin)的页面建立此连接。"}
 }
 
+func addressRefused() *problem {
+	return &problem{status: 403, code: "address_refused",
+		en: "This may not be used from your address.", zh: "不允许从您的地址访问。"}
+}
+
 func rangeRefused() *problem {
 	return &problem{status: 416, code: "range_not_satisfiable",
 		en: "The requested range is not in the file.", zh: "请求的范围不在文件之内。"}

@@ -57,7 +57,8 @@ func (d *decoder) route(v value, ctx routeContext) (*route, bool) {
 	d.routeMatch(r)
 	d.routeAction(r)
 	read(o, "timeouts", &r.Timeouts, d.timeouts(ctx.timeouts))
-	d.policies(o, &r.Frames, &r.Ping, r.Timeouts)
+	d.tunnelRules(o, &r.Frames, &r.Ping, r.Timeouts)
+	d.requestPolicies(o, &r.Policies)
 	o.done()
 
 	d.checkAction(r)
@@ -198,19 +199,24 @@ func (d *decoder) checkAction(r *route) {
 			r.actions = append(r.actions, f.key)
 		}
 	}
-	switch len(r.actions) {
-	case 0:
-		d.errorf(r.o.at, "a route needs one of service, static, page and redirect")
-		return
-	case 1:
-	default:
+	does, what := "", "that refuses all"
+	switch {
+	case len(r.actions) > 1:
 		d.errorf(r.o.keyAt(r.actions[1]), "the route has %s and %s; it can do one of them", r.actions[0], r.actions[1])
+		return
+	case len(r.actions) == 1:
+		does, what = r.actions[0], "with "+r.actions[0]
+	case !deniesAll(&r.Policies):
+		d.errorf(r.o.at, "a route needs one of service, static, page and redirect; or deny: all, which refuses its requests")
 		return
 	}
 	for _, f := range r.o.fields {
-		if owner := ownerOf(f.key); owner != "" && owner != r.actions[0] {
-			d.errorf(f.at, "%s means nothing to a route with %s; it goes with %s", f.key, r.actions[0], owner)
+		if owner := ownerOf(f.key); owner != "" && owner != does {
+			d.errorf(f.at, "%s means nothing to a route %s; it goes with %s", f.key, what, owner)
 		}
+	}
+	if does == "" {
+		return
 	}
 	d.checkKind(r)
 }
