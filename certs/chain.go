@@ -38,7 +38,7 @@ func readIntermediates(folder string) (intermediates, error) {
 	}
 	hash := sha256.New()
 	for _, name := range names {
-		data, err := readFile(name, "PEM file")
+		data, err := readFile(name)
 		if err != nil {
 			return intermediates{}, fmt.Errorf("intermediates: file %s %w", name, err)
 		}

@@ -16,7 +16,7 @@ import (
 
 // readPassword reads the one line of a password file. Its errors never hold it.
 func readPassword(name string) ([]byte, error) {
-	data, err := readFile(name, "file with one line")
+	data, err := readKind(name, "file with one line")
 	if err != nil {
 		return nil, fmt.Errorf("password file %s %w", name, err)
 	}

@@ -166,7 +166,7 @@ func FuzzKeystore(f *testing.F) {
 	im, other := issued(f, ecKey(f), "im.example.gov"), issued(f, ecKey(f), "other.example.gov")
 	makeJKS(f, dir, "im.jks", im, other, []byte(storePassword), []byte(storePassword))
 	for _, name := range []string{"im.jks"} {
-		data, err := readFile(within(dir, Source{Keystore: name}).Keystore, "keystore")
+		data, err := readKind(within(dir, Source{Keystore: name}).Keystore, "keystore")
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -53,7 +53,7 @@ func (e *entry) readKeystore() []error {
 
 func (e *entry) openKeystore() error {
 	name := e.source.Keystore
-	data, err := readFile(name, "keystore")
+	data, err := readKind(name, "keystore")
 	if err != nil {
 		return fmt.Errorf("keystore %s %w", name, err)
 	}

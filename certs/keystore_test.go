@@ -350,7 +350,9 @@ func TestKeystoresOfTools(t *testing.T) {
 	write(t, dir, "other.pem", other.pem(t))
 	write(t, dir, "root.pem", pemOf(im.chain[2]))
 	openssl := func(args ...string) { command(t, dir, "openssl", args...) }
-	keytool := func(args ...string) { command(t, dir, "keytool", append([]string{"-J-XX:TieredStopAtLevel=1"}, args...)...) }
+	keytool := func(args ...string) {
+		command(t, dir, "keytool", append([]string{"-J-XX:TieredStopAtLevel=1"}, args...)...)
+	}
 	const pass = "pass:" + storePassword
 	openssl("pkcs12", "-export", "-in", "im.pem", "-name", "IM server", "-out", "im.p12", "-passout", pass)
 	openssl("pkcs12", "-export", "-in", "other.pem", "-name", "other", "-out", "other.p12", "-passout", pass,
@@ -375,7 +377,9 @@ func TestKeystoresOfTools(t *testing.T) {
 	keytool("-importcert", "-noprompt", "-alias", "root", "-file", "root.pem", "-keystore", "trust.p12", "-storepass", storePassword)
 	keytool("-genkeypair", "-alias", "im", "-keyalg", "EC", "-dname", "CN=im", "-ext", "san=dns:fresh.example.gov,ip:10.0.0.1", "-keystore", "fresh.p12", "-storepass", storePassword)
 
-	store := func(name, alias string) Source { return Source{Keystore: name, PasswordFile: "store.pass", Alias: alias} }
+	store := func(name, alias string) Source {
+		return Source{Keystore: name, PasswordFile: "store.pass", Alias: alias}
+	}
 	jksIM := store("both.jks", "IM Server")
 	jksIM.KeyPasswordFile = "key.pass"
 	checkServed(t, dir, map[string]wanted{

@@ -48,7 +48,7 @@ func (s Source) fingerprint(pool intermediates) fingerprint {
 	hash := sha256.New()
 	hash.Write(pool.print[:])
 	for _, name := range s.files() {
-		data, err := readFile(name, "file")
+		data, err := readKind(name, "file")
 		fmt.Fprintf(hash, "%q %d %v\n", name, len(data), err)
 		hash.Write(data)
 	}
@@ -173,7 +173,7 @@ func readPEM(what, name string) (*pemFile, error) {
 	if name == "" {
 		return nil, fmt.Errorf("no %s file: name one", what)
 	}
-	data, err := readFile(name, "PEM file")
+	data, err := readFile(name)
 	if err != nil {
 		return nil, fmt.Errorf("%s file %s %w", what, name, err)
 	}
@@ -187,10 +187,13 @@ func readPEM(what, name string) (*pemFile, error) {
 	return f, nil
 }
 
-// readFile reads a regular file of bounded size; its errors go on after the
-// file's name, and call it a kind of file. Other kinds are not opened: a pipe
-// would block.
-func readFile(name, kind string) ([]byte, error) {
+// readFile reads a PEM file; its errors go on after the file's name.
+func readFile(name string) ([]byte, error) { return readKind(name, "PEM file") }
+
+// readKind reads a regular file of bounded size; its errors go on after the
+// file's name, and call it a kind of file. Others are not opened: a pipe would
+// block.
+func readKind(name, kind string) ([]byte, error) {
 	info, err := os.Stat(name)
 	if err == nil && !info.Mode().IsRegular() {
 		return nil, errors.New("is not a regular file: name a " + kind)

@@ -149,7 +149,9 @@ func TestFilesAreFollowed(t *testing.T) {
 	step("renamed", func() { rename(t, file, good()) }, replacedLine, "im.example.gov")
 	step("half a file", func() { rename(t, file, "-----BEGIN CERT") }, refusedLine, "f:1:1: certificate file", "holds no PEM")
 	step("written over", func() { write(t, dir, "im.pem", good()) }, replacedLine)
-	step("of another key", func() { rename(t, file, pemOf(sign(t, leaf("im.example.gov", "*.im.example.gov"), ecKey(t), nil))+pemKey(t, ecKey(t))) }, refusedLine, "does not belong to the key")
+	step("of another key", func() {
+		rename(t, file, pemOf(sign(t, leaf("im.example.gov", "*.im.example.gov"), ecKey(t), nil))+pemKey(t, ecKey(t)))
+	}, refusedLine, "does not belong to the key")
 	step("expired", func() { rename(t, file, expired()) }, refusedLine, "expired on")
 	step("fewer names", func() { rename(t, file, fresh(t, "im.example.gov")) }, refusedLine, "does not cover *.im.example.gov")
 	step("more names", func() { rename(t, file, fresh(t, "im.example.gov", "*.im.example.gov", "more.example.gov")) }, replacedLine)
