@@ -12,7 +12,6 @@ package certs
 import (
 	"crypto/tls"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -64,8 +63,10 @@ type Store struct {
 	news      chan struct{} // for the watcher: another set was adopted
 	due       chan struct{} // for the stapler: there are other certificates
 
-	mu      sync.Mutex         // held while current is replaced
-	refused map[string]refusal // what is on disk and not served, by the id of its source
+	changing sync.Mutex // held while what follows current is made; comes before mu
+
+	mu      sync.Mutex
+	refused map[string]refusal // what is on disk and not served, by the id of its source; replaced, never changed
 }
 
 // Load reads all certificates and checks them: files, passwords, PEM, that the
@@ -111,8 +112,8 @@ func (s *Store) Judge(other *Store) error {
 // connections and session tickets are not touched. Counters and OCSP answers of
 // certificates that stay go on.
 func (s *Store) Adopt(other *Store) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.changing.Lock()
+	defer s.changing.Unlock()
 	next := other.current.Load()
 	was := s.current.Load().byID()
 	entries := slices.Clone(next.entries)
@@ -126,9 +127,21 @@ func (s *Store) Adopt(other *Store) {
 		}
 	}
 	s.current.Store(newSet(next.cfg, next.pool, entries))
-	s.refused = nil
+	s.setRefused(nil)
 	wake(s.news)
 	wake(s.due)
+}
+
+func (s *Store) getRefused() map[string]refusal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refused
+}
+
+func (s *Store) setRefused(refused map[string]refusal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused = refused
 }
 
 // wake tells a goroutine that there is something new; it need not listen now.
@@ -164,10 +177,7 @@ type Info struct {
 
 // Infos describes the certificates served now, in the order of the config.
 func (s *Store) Infos() []Info {
-	set := s.current.Load()
-	s.mu.Lock()
-	refused := maps.Clone(s.refused)
-	s.mu.Unlock()
+	set, refused := s.current.Load(), s.getRefused()
 	infos := make([]Info, len(set.entries))
 	for i, e := range set.entries {
 		infos[i] = e.info(set)
@@ -180,11 +190,9 @@ func (s *Store) Infos() []Info {
 // Faults tells what of the disk is not served and belongs to no certificate
 // that is: a folder that cannot be read, a pair in it that is wrong.
 func (s *Store) Faults() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	known := s.current.Load().byID()
 	var all []string
-	for id, r := range s.refused {
+	for id, r := range s.getRefused() {
 		if known[id] == nil {
 			all = append(all, r.reason)
 		}

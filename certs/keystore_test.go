@@ -255,6 +255,7 @@ func TestBrokenKeystores(t *testing.T) {
 	write(t, dir, "cut.jks", string(jksData[:len(jksData)-9]))
 	write(t, dir, "bomb.jks", "\xfe\xed\xfe\xed\x00\x00\x00\x02\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff")
 	write(t, dir, "many.jks", "\xfe\xed\xfe\xed\x00\x00\x00\x02\xff\xff\xff\xff")
+	write(t, dir, "ber.p12", "\x30\x80\x02\x01\x03\x00\x00")
 	write(t, dir, "old.jceks", "\xce\xce\xce\xce\x00\x00\x00\x02")
 	write(t, dir, "im.pem", im.pem(t))
 	write(t, dir, "text", "hello")
@@ -288,6 +289,7 @@ func TestBrokenKeystores(t *testing.T) {
 		"wrong, PKCS12":     with(store("im.p12"), func(s *Source) { s.PasswordFile = "wrong.pass" }),
 		"two words, PKCS12": with(store("im.p12"), func(s *Source) { s.KeyPasswordFile = "key.pass" }),
 		"cut, PKCS12":       store("cut.p12"),
+		"BER":               store("ber.p12"),
 		"trust store":       store("trust.p12"),
 		"no alias, PKCS12":  store("two.p12"),
 		"other one, PKCS12": with(store("two.p12"), func(s *Source) { s.Alias = "tomcat" }),
@@ -317,6 +319,7 @@ func TestBrokenKeystores(t *testing.T) {
 		"wrong, PKCS12":     "keystore im.p12: the password in wrong.pass is not the store's, or the file is damaged: try keytool -list -keystore",
 		"two words, PKCS12": "keystore im.p12: it is PKCS#12, which has one password for the store and its keys: leave key_password_file away (the passwords in store.pass and key.pass differ)",
 		"cut, PKCS12":       "keystore cut.p12: it is damaged, or no PKCS#12 in DER: try keytool -list -keystore, or openssl pkcs12 -info",
+		"BER":               "keystore ber.p12: it is PKCS#12 in BER, of which only DER is read: write it anew with keytool -importkeystore -srckeystore OLD -destkeystore NEW.p12 -deststoretype PKCS12",
 		"trust store":       "keystore trust.p12: it holds no private key, only certificates: is it a trust store? expected the store that the server's certificate was requested with",
 		"no alias, PKCS12":  "keystore two.p12: it holds 2 private keys: say which with alias, one of " + twoAliases,
 		"other one, PKCS12": `keystore two.p12: it has no alias "tomcat"; with a private key there are ` + twoAliases,

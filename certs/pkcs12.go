@@ -169,6 +169,9 @@ func chainFor(key any, certs []*x509.Certificate) (crypto.Signer, []*x509.Certif
 // takeApart reads the structure of a file without a password, and refuses what
 // would take too long to decrypt.
 func takeApart(data []byte) (*safe, error) {
+	if len(data) > 1 && data[1] == 0x80 {
+		return nil, errors.New("it is PKCS#12 in BER, of which only DER is read: write it anew with keytool -importkeystore -srckeystore OLD -destkeystore NEW.p12 -deststoretype PKCS12")
+	}
 	var p pfx
 	if rest, err := asn1.Unmarshal(data, &p); err != nil || len(rest) > 0 || !p.AuthSafe.Type.Equal(oidData()) {
 		return nil, errDamagedPKCS12

@@ -165,7 +165,6 @@ func (w watched) concerns(event fsnotify.Event) bool {
 type refusal struct {
 	print  fingerprint
 	reason string
-	seen   bool // in the scan that goes on
 }
 
 // A scan is one look at all files.
@@ -175,22 +174,29 @@ type scan struct {
 	known map[string]*entry // by the id of their source
 	pool  intermediates
 	now   time.Time
-	log   Log
 
 	entries  []*entry
 	replaced map[*entry]*entry // by the new one
+	before   map[string]refusal
+	refused  map[string]refusal
+	told     []line
+}
+
+// A line is one for the log, told when all is in force.
+type line struct {
+	level, message string
+	pairs          []any
 }
 
 // scan looks at all files, and serves what has changed and can be served.
 func (s *Store) scan(now time.Time, log Log) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for id, r := range s.refused {
-		r.seen = false
-		s.refused[id] = r
-	}
+	s.changing.Lock()
+	defer s.changing.Unlock()
 	was := s.current.Load()
-	c := &scan{store: s, was: was, known: was.byID(), pool: was.pool, now: now, log: log, replaced: map[*entry]*entry{}}
+	c := &scan{
+		store: s, was: was, known: was.byID(), pool: was.pool, now: now,
+		replaced: map[*entry]*entry{}, before: s.getRefused(), refused: map[string]refusal{},
+	}
 	c.intermediates()
 	for _, source := range was.cfg.Certificates {
 		for _, unit := range c.units(source) {
@@ -198,21 +204,21 @@ func (s *Store) scan(now time.Time, log Log) {
 		}
 	}
 	c.judgeNames()
-	for id, r := range s.refused {
-		if !r.seen {
-			delete(s.refused, id)
-		}
-	}
 	c.finish()
+	s.setRefused(c.refused)
+	for _, l := range c.told {
+		log(l.level, l.message, l.pairs...)
+	}
+}
+
+func (c *scan) log(level, message string, pairs ...any) {
+	c.told = append(c.told, line{level, message, pairs})
 }
 
 // refuse notes why something is not served, and tells it when that is new.
 func (c *scan) refuse(id string, print fingerprint, level, message, reason string) {
-	if c.store.refused == nil {
-		c.store.refused = map[string]refusal{}
-	}
-	before, ok := c.store.refused[id]
-	c.store.refused[id] = refusal{print, reason, true}
+	before, ok := c.before[id]
+	c.refused[id] = refusal{print, reason}
 	if !ok || before.print != print {
 		c.log(level, message, "reason", reason)
 	}

@@ -121,7 +121,7 @@ func certsView(r certReport, file string, say words, own certWords) string {
 		}
 		t.add([]string{
 			shown(own.names(c)), shown(own.issuer(c)), own.chain(c), shown(c.Key), own.days(c.NotAfter.Sub(r.Time)),
-			fmt.Sprintf("%*s", width, served(r, c)), own.ocsp(c.OCSP), shown(source),
+			fmt.Sprintf("%*s", width, served(r, c)), own.ocsp(r, c.OCSP), shown(source),
 		})
 		troubles = append(troubles, own.troubles(c)...)
 	}

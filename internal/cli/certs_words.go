@@ -115,9 +115,10 @@ func (w *certWords) days(left time.Duration) string {
 	return fmt.Sprint(int(left / (24 * time.Hour)))
 }
 
-func (w *certWords) ocsp(o certs.OCSP) string {
+// ocsp is what is stapled; files alone cannot tell.
+func (w *certWords) ocsp(r certReport, o certs.OCSP) string {
 	switch {
-	case o.Responder == "":
+	case o.Responder == "" || r.From != "gateway":
 		return "-"
 	case o.Status == "revoked":
 		return w.revoke
