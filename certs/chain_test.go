@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"os"
@@ -27,6 +28,12 @@ func TestChainsAreCompleted(t *testing.T) {
 	upper := newCA(t, "upper", root)
 	lower := newCA(t, "lower", upper)
 	namesake := newCA(t, "lower", upper)
+	forged := *lower.cert
+	twin := &issuer{key: ecKey(t)}
+	twin.cert = sign(t, &forged, twin.key, upper)
+	if !bytes.Equal(twin.cert.SubjectKeyId, lower.cert.SubjectKeyId) {
+		t.Fatal("the twin has another key identifier")
+	}
 	key := ecKey(t)
 	cert := sign(t, leaf("im.example.gov"), key, lower)
 	rootless := sign(t, leaf("im.example.gov"), key, root)
@@ -43,6 +50,7 @@ func TestChainsAreCompleted(t *testing.T) {
 		{"in DER", []*x509.Certificate{cert}, map[string]string{"lower.cer": string(lower.cert.Raw)}, "a leaf lower", false},
 		{"out of order", []*x509.Certificate{cert, upper.cert}, map[string]string{"lower.pem": pemOf(lower.cert)}, "a leaf lower upper", false},
 		{"a namesake", []*x509.Certificate{cert}, map[string]string{"lower.pem": pemOf(namesake.cert)}, "a leaf", true},
+		{"a twin with the key identifier", []*x509.Certificate{cert}, map[string]string{"lower.pem": pemOf(twin.cert)}, "a leaf", true},
 		{"others", []*x509.Certificate{cert}, map[string]string{"leaf.pem": pemOf(cert), "root.pem": pemOf(root.cert), "readme.txt": "x"}, "a leaf", true},
 		{"no folder", []*x509.Certificate{cert}, nil, "a leaf", true},
 		{"of the root", []*x509.Certificate{rootless}, map[string]string{"root.pem": pemOf(root.cert)}, "a leaf", false},

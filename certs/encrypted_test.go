@@ -177,6 +177,7 @@ func FuzzKeystore(f *testing.F) {
 	f.Add(one)
 	f.Add(two)
 	f.Add(merged(f, one, two))
+	f.Add(signedJKS([]byte(shortKey)))
 	f.Add([]byte("\xfe\xed\xfe\xed\x00\x00\x00\x02\x00\x00\x00\x01\x00\x00\x00\x01\x00\x02im\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x04\x30\x02\x30\x00\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		name := write(t, dir, "fuzz.store", string(data))
@@ -188,6 +189,14 @@ func FuzzKeystore(f *testing.F) {
 			}
 			if !strings.HasPrefix(err.Error(), "singlegate.yaml:7:7: keystore "+name) || strings.Contains(err.Error(), storePassword) {
 				t.Errorf("the error is %v", err)
+			}
+		}
+		// Past the digest, as if the password were right for it.
+		if len(data) > jksDigest {
+			if store, err := openJKS(signedJKS(data[:len(data)-jksDigest]), passwords{store: []byte(storePassword), key: []byte(storePassword)}); err == nil {
+				for _, alias := range store.keys {
+					store.entry(alias)
+				}
 			}
 		}
 		// Past the MAC, as if the password were right for it.

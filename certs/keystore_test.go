@@ -3,12 +3,14 @@ package certs
 import (
 	"bytes"
 	"crypto"
+	"crypto/sha1"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/asn1"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -96,6 +98,23 @@ func makeJKS(t testing.TB, dir, name string, im, other identity, password, keyPa
 		t.Fatal(err)
 	}
 	write(t, dir, name, b.String())
+}
+
+// shortKey is a JKS file whose key is too short for its salt and digest.
+const shortKey = "\xfe\xed\xfe\xed\x00\x00\x00\x02\x00\x00\x00\x01" + // the head, for one entry
+	"\x00\x00\x00\x01\x00\x02im\x00\x00\x00\x00\x00\x00\x00\x00" + // a key "im"
+	"\x00\x00\x00\x14\x30\x12\x30\x0d\x06\x0b\x2b\x06\x01\x04\x01\x2a\x02\x11\x01\x01\x00\x04\x01x" + // of one byte
+	"\x00\x00\x00\x00" // without a certificate
+
+// signedJKS adds the digest by which a JKS file's password is found right.
+func signedJKS(body []byte) []byte {
+	hash := sha1.New()
+	for _, b := range []byte(storePassword) {
+		hash.Write([]byte{0, b})
+	}
+	hash.Write([]byte("Mighty Aphrodite"))
+	hash.Write(body)
+	return hash.Sum(slices.Clone(body))
 }
 
 // makePKCS12 writes a PKCS#12 file with one key.
@@ -255,6 +274,7 @@ func TestBrokenKeystores(t *testing.T) {
 	write(t, dir, "cut.jks", string(jksData[:len(jksData)-9]))
 	write(t, dir, "bomb.jks", "\xfe\xed\xfe\xed\x00\x00\x00\x02\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff")
 	write(t, dir, "many.jks", "\xfe\xed\xfe\xed\x00\x00\x00\x02\xff\xff\xff\xff")
+	write(t, dir, "short.jks", string(signedJKS([]byte(shortKey))))
 	write(t, dir, "ber.p12", "\x30\x80\x02\x01\x03\x00\x00")
 	write(t, dir, "old.jceks", "\xce\xce\xce\xce\x00\x00\x00\x02")
 	write(t, dir, "im.pem", im.pem(t))
@@ -284,6 +304,7 @@ func TestBrokenKeystores(t *testing.T) {
 		"trusted alias":     with(store("im.jks"), func(s *Source) { s.Alias = "CA" }),
 		"cut":               store("cut.jks"),
 		"a length too long": store("bomb.jks"),
+		"a key too short":   store("short.jks"),
 		"too many entries":  store("many.jks"),
 		"another's key":     with(store("stranger.jks"), func(s *Source) { s.Alias = "im" }),
 		"wrong, PKCS12":     with(store("im.p12"), func(s *Source) { s.PasswordFile = "wrong.pass" }),
@@ -314,6 +335,7 @@ func TestBrokenKeystores(t *testing.T) {
 		"trusted alias":     `keystore im.jks: alias "CA" is a certificate without a private key; with one there are "im", "other"`,
 		"cut":               "keystore cut.jks: the file is damaged: it does not end where its entries do",
 		"a length too long": "keystore bomb.jks: the file is damaged: it does not end where its entries do",
+		"a key too short":   "keystore short.jks: the file is damaged: it does not end where its entries do",
 		"too many entries":  "keystore many.jks: it says that it has 4294967295 entries, and more than 1000 are not read",
 		"another's key":     `keystore stranger.jks, alias "im": its certificate (im.example.gov) does not belong to the key in stranger.jks: use the key that the certificate was requested with`,
 		"wrong, PKCS12":     "keystore im.p12: the password in wrong.pass is not the store's, or the file is damaged: try keytool -list -keystore",

@@ -243,6 +243,17 @@ func TestAnswerEnds(t *testing.T) {
 	}
 }
 
+// An answer that would end before the next question is not stapled, and its
+// responder not asked without a pause.
+func TestShortLivedAnswers(t *testing.T) {
+	for life, want := range map[time.Duration]bool{40 * time.Second: false, 80 * time.Second: true} {
+		state := answered(&ocsp.Response{Status: ocsp.Good, Raw: []byte{1}, NextUpdate: time.Now().Add(life)}, usualPace())
+		if (state.staple != nil) != want || time.Until(state.due) < 29*time.Second {
+			t.Errorf("of an answer that lives %v the state is %+v", life, state)
+		}
+	}
+}
+
 func TestNobodyIsAsked(t *testing.T) {
 	r := newResponder(t)
 	s, _ := running(t, Config{Certificates: []Source{r.source(t)}, NoStapling: true}, quick())

@@ -114,8 +114,7 @@ func openPKCS12(data []byte, words passwords) (*keystore, error) {
 	switch {
 	case errors.Is(err, pkcs12.ErrIncorrectPassword):
 		return nil, fmt.Errorf("the password in %s is not the store's, or the file is damaged: try keytool -list -keystore", words.storeFile)
-	case err == nil && len(parts.keys) <= 1:
-		// One key, perhaps sealed: nothing to choose.
+	case err == nil: // one key, perhaps sealed: nothing to choose
 		alias := "1"
 		if len(parts.keys) == 1 {
 			alias = parts.keys[0].alias
