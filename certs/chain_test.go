@@ -181,6 +181,16 @@ func TestSuitesAndCurves(t *testing.T) {
 	if got := mustDial(t, usual, &tls.Config{}).state.CurveID; got != tls.X25519MLKEM768 {
 		t.Errorf("by default the key exchange is %v, want the hybrid one", got)
 	}
+	if w := s.Warnings(); len(w) != 0 {
+		t.Errorf("warnings: %q", w)
+	}
+	other, err := Load(Config{Certificates: []Source{pairWithKey(t, dir, "rsa.pem", rsaKey(), "im.example.gov")}, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := other.Warnings(); len(w) != 1 || !strings.Contains(w[0], "no suite of cipher_suites is for the RSA 2048 key") {
+		t.Errorf("warnings: %q", w)
+	}
 	for want, cfg := range map[string]Config{
 		"cipher suite TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA: expected one of TLS 1.2 with forward secrecy and AEAD": {CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA}},
 		"curves: TLS 1.2 has no hybrid ones: add X25519 or P-256, or make min_version 1.3":                       {Curves: []tls.CurveID{tls.X25519MLKEM768}},

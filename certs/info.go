@@ -5,8 +5,11 @@ import (
 	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -61,8 +64,28 @@ func (s *set) warnings(now time.Time) []warning {
 	var all []warning
 	for _, e := range s.entries {
 		all = append(all, e.warnings(s.pool, now)...)
+		if !s.fits(e.leaf()) {
+			all = append(all, warning{e.source.id() + " suites", fmt.Sprintf("%s: no suite of cipher_suites is for the %s key in %s: clients that speak TLS 1.2 at most cannot connect; add those with %s in their names",
+				e.source.At, keyType(e.leaf()), e.source.file(), suiteKind(e.leaf()))})
+		}
 	}
 	return all
+}
+
+// fits tells whether clients of TLS 1.2, where they are served, can verify a
+// certificate.
+func (s *set) fits(leaf *x509.Certificate) bool {
+	return s.policy.MinVersion > tls.VersionTLS12 || slices.ContainsFunc(CipherSuites(), func(c CipherSuite) bool {
+		return slices.Contains(s.policy.CipherSuites, c.ID) && strings.Contains(c.Name, "_"+suiteKind(leaf)+"_")
+	})
+}
+
+// suiteKind is the word for a kind of key in the names of suites.
+func suiteKind(leaf *x509.Certificate) string {
+	if leaf.PublicKeyAlgorithm == x509.RSA {
+		return "RSA"
+	}
+	return "ECDSA" // Ed25519 too
 }
 
 func (e *entry) warnings(pool intermediates, now time.Time) []warning {

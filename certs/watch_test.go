@@ -310,6 +310,35 @@ func TestFolders(t *testing.T) {
 	}
 }
 
+// Handshakes, replacements, reloads and questions may come all at once.
+func TestAllAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	cfg := Config{Certificates: []Source{{At: "f:1:1", Cert: write(t, dir, "im.pem", fresh(t, "im.example.gov"))}}}
+	s, d := running(t, cfg, quick())
+	address := serve(t, s.TLSConfig(), "127.0.0.1:0")
+	good, bad := []string{fresh(t, "im.example.gov"), fresh(t, "im.example.gov")}, "nothing"
+	var group sync.WaitGroup
+	for _, do := range []func(i int){
+		func(i int) { rename(t, filepath.Join(dir, "im.pem"), []string{good[0], bad, good[1]}[i%3]) },
+		func(int) { reload(s, cfg) }, // refused while the file is bad
+		func(int) { s.Infos(); s.Faults(); s.Warnings() },
+		func(int) { s.scan(time.Now(), d.log) },
+	} {
+		group.Go(func() {
+			for i := range 60 {
+				do(i)
+			}
+		})
+	}
+	for range 40 {
+		mustDial(t, address, &tls.Config{ServerName: "im.example.gov"})
+	}
+	group.Wait()
+	if n := s.Infos()[0].Served; n != 40 {
+		t.Errorf("served %d times, want 40", n)
+	}
+}
+
 func TestEmptyFolder(t *testing.T) {
 	dir := t.TempDir()
 	for folder, want := range map[string]string{

@@ -44,6 +44,11 @@ func testJKS(t *testing.T, e *example) {
 	r := runCommand(t, e.dir, "certs", "--config", "gateway.yaml")
 	contains(t, "certs", r.out, "From the running gateway at 127.0.0.1:16180:")
 	contains(t, "certs", r.out, "im.jks (im)")
+	_, shown, _ := strings.Cut(section(t, e.readme, "Check it"), "\nNAMES ")
+	head, row, _ := strings.Cut("NAMES "+shown, "\n")
+	for _, line := range []string{head, row} { // as far as it stays the same
+		contains(t, "certs", r.out, line[:strings.Index(head, "DAYS")])
+	}
 	contains(t, "certs", r.out, "refused, the old one goes on: gateway.yaml:14:7: keystore im.jks: the password in im.pass is not the store's")
 	echoes.turn(t, 1)
 	if err := echoes.stop(); err != nil {
