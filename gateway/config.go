@@ -149,6 +149,7 @@ type Route struct {
 	Listeners []string // names; none: every listener
 
 	Service string // proxied to this service
+	Kind    Kind   // what its requests are, where that matters; "": any
 	Port    string // the node's port; "": its only one
 	Rewrite string // stands upstream in place of the matched prefix; "": the path goes on unchanged
 	Balance Balance
@@ -175,6 +176,23 @@ const (
 	AcceptHTTP      Accept = "http"
 	AcceptWebSocket Accept = "websocket"
 )
+
+// Kind is what the requests of a route to a service are. Nothing is done to them
+// on account of it but what belongs to that protocol.
+type Kind string
+
+// KindBOSH is XMPP by long polls (XEP-0124, XEP-0206), for which Accept must be
+// AcceptHTTP. KindXMPP is XMPP in WebSockets (RFC 7395), for which it must be
+// AcceptWebSocket; whether a handshake without the subprotocol "xmpp" is taken is
+// for the node to say. Clients find both by host-meta (XEP-0156).
+const (
+	KindBOSH Kind = "bosh"
+	KindXMPP Kind = "xmpp"
+)
+
+// DefaultBOSHRead is the Timeouts.Read of a route of KindBOSH where none is set:
+// longer than servers hold a poll, which is 300 seconds at most in those we know.
+const DefaultBOSHRead = 330 * time.Second
 
 // Balance is how a balanced route picks a node.
 type Balance string
