@@ -3,6 +3,8 @@ package gateway
 import (
 	"fmt"
 	"slices"
+
+	"singlegate/gateway/auth"
 )
 
 // Warnings tells what in a config works but is easily misunderstood: routes
@@ -16,7 +18,7 @@ func Warnings(cfg Config) []string {
 	for _, p := range cfg.NodePorts {
 		warnings = append(warnings, p.Frames.warnings(p.At)...)
 	}
-	return warnings
+	return append(warnings, auth.Warnings(cfg.Auth, authRules(&cfg))...)
 }
 
 // hiddenNodes warns of routes that take a path away from a pinned one.

@@ -21,6 +21,9 @@ type problem struct {
 	retry   int   // Retry-After in seconds; 0: none
 	cause   error // for the log only
 	endConn bool  // the connection cannot carry another request
+
+	fields []field // further headers
+	body   []byte  // of somebody else's answer, which fields describe; nil: ours
 }
 
 func (p *problem) because(err error) *problem {
@@ -243,6 +246,13 @@ func (p *problem) write(ctx *fasthttp.RequestCtx, requestID string) {
 	}
 	if p.status == fasthttp.StatusMethodNotAllowed {
 		h.Set("Allow", "GET, HEAD")
+	}
+	for _, f := range p.fields {
+		h.Add(f.name, f.value)
+	}
+	if p.body != nil {
+		resp.SetBody(p.body)
+		return
 	}
 	chinese := prefersChinese(headerOf(ctx, "Accept-Language"))
 	if wantsPage(headerOf(ctx, "Accept")) {

@@ -198,13 +198,13 @@ func (a *Authorities) Waits(rule Rule) bool {
 }
 
 // Headers are the names of headers that the rule's authorities may set for the
-// node, in lower case: a client's own must not reach it.
+// node, in lower case and with "-" for "_": a client's own must not reach it.
 func (a *Authorities) Headers(rule Rule) []string {
 	var names []string
 	for _, name := range rule.Names {
 		if by := a.get(name); by != nil {
 			for _, h := range by.headers() {
-				names = append(names, strings.ToLower(h))
+				names = append(names, strings.ReplaceAll(strings.ToLower(h), "_", "-"))
 			}
 		}
 	}
@@ -234,4 +234,12 @@ func plain(s string) string {
 		}
 		return c
 	}, s)
+}
+
+// Sources are the places where the config says that credentials are.
+func (c *Config) Sources() []Source {
+	if c.JWT != nil {
+		return c.JWT.From
+	}
+	return c.Forward.Credentials
 }
