@@ -31,6 +31,7 @@ var (
 	errNotYet    = errors.New("it is not valid yet (nbf)")
 	errIssuer    = errors.New("its issuer is another one (iss)")
 	errAudience  = errors.New("it is for another audience (aud)")
+	errLacking   = errors.New("it lacks a claim that is asked for (iss, aud)")
 	errClaims    = errors.New("its claims are not well-formed")
 	errNoToken   = errors.New("the request has no token where one is looked for")
 	errNoKeys    = errors.New("no keys could be fetched yet")
@@ -154,7 +155,7 @@ func reasonOf(err error, t *jwt.Token, algorithms []string) error {
 	for _, c := range []struct{ is, why error }{
 		{errCritical, errCritical}, {errNoKey, errNoKey},
 		{jwt.ErrTokenNotValidYet, errNotYet}, {jwt.ErrTokenInvalidIssuer, errIssuer}, {jwt.ErrTokenInvalidAudience, errAudience},
-		{jwt.ErrTokenRequiredClaimMissing, errClaims}, {jwt.ErrTokenExpired, errExpired}, // last of the claims: it alone is wrong
+		{jwt.ErrTokenRequiredClaimMissing, errLacking}, {jwt.ErrTokenExpired, errExpired}, // last of the claims: it alone is wrong
 	} {
 		if errors.Is(err, c.is) {
 			return c.why
