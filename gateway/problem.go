@@ -22,13 +22,22 @@ type problem struct {
 	cause   error // for the log only
 	endConn bool  // the connection cannot carry another request
 
-	fields []field // further headers
-	body   []byte  // of somebody else's answer, which fields describe; nil: ours
+	fields    []field // further headers
+	body      []byte  // of somebody else's answer, which fields describe; nil: ours
+	allow     string  // the methods that are allowed, of a 405
+	condition string  // the answer is a BOSH message that ends the session with this condition
 }
 
 func (p *problem) because(err error) *problem {
 	q := *p
 	q.cause = err
+	return &q
+}
+
+// allowing is the problem with the methods that are allowed instead.
+func (p *problem) allowing(methods string) *problem {
+	q := *p
+	q.allow = methods
 	return &q
 }
 
@@ -79,7 +88,7 @@ func versionRefused() *problem {
 }
 
 func methodRefused(method string) *problem {
-	return (&problem{status: 405, code: "method_not_allowed", endConn: true,
+	return (&problem{status: 405, code: "method_not_allowed", endConn: true, allow: "GET, HEAD",
 		en: "The method %s is not allowed here.", zh: "此处不允许使用 %s 方法。"}).naming(method)
 }
 
@@ -244,8 +253,12 @@ func (p *problem) write(ctx *fasthttp.RequestCtx, requestID string) {
 	if p.status == fasthttp.StatusUpgradeRequired {
 		h.Set("Sec-WebSocket-Version", "13")
 	}
-	if p.status == fasthttp.StatusMethodNotAllowed {
-		h.Set("Allow", "GET, HEAD")
+	if p.allow != "" {
+		h.Set("Allow", p.allow)
+	}
+	if p.condition != "" {
+		p.writeBOSH(ctx)
+		return
 	}
 	for _, f := range p.fields {
 		h.Add(f.name, f.value)

@@ -13,13 +13,15 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// A Set owns what goes on between requests. Prepare, Adopt and Close are for one
-// caller at a time.
+// A Set owns what goes on between requests. Its methods are safe for concurrent
+// use; what one caller has prepared, the same one adopts before another prepares.
 type Set struct {
 	log   zerolog.Logger
 	count func(name string, r Result)
 	tasks tasks
-	now   sources // what runs, of the Authorities adopted last
+
+	mu  sync.Mutex
+	now sources // what runs, of the Authorities adopted last
 }
 
 // sources are what authorities have in common with those of another config, so
@@ -53,6 +55,8 @@ func Check(configs []Config) error {
 // from the Authorities adopted last what is made of the same. The error joins
 // everything that is wrong. Nothing begins before Adopt.
 func (s *Set) Prepare(configs []Config) (*Authorities, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	a := &Authorities{count: s.count, byName: map[string]authority{}, keep: newSources()}
 	var errs []error
 	for i := range configs {
@@ -134,6 +138,8 @@ func newClient(caFile string) (*http.Transport, []byte, error) {
 // Adopt puts Authorities of Prepare in force: what they need begins, and what
 // only those before needed ends. Requests may still be checked by those before.
 func (s *Set) Adopt(a *Authorities) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	before := s.now
 	s.now = a.keep
 	for id, k := range s.now.keySets {
@@ -161,9 +167,11 @@ func (s *Set) end(before sources) {
 // Close ends everything and waits for it. Whoever is checked from then on finds
 // nobody to ask.
 func (s *Set) Close() {
+	s.tasks.close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	before := s.now
 	s.now = newSources()
-	s.tasks.close()
 	s.end(before)
 }
 
