@@ -98,12 +98,6 @@ const (
 	Unavailable Result = "unavailable" // nobody can tell at present
 )
 
-// rank orders results for a choice of authorities none of which lets the request
-// pass: what tells the client most comes first, and doubt before all.
-func (r Result) rank() int {
-	return slices.Index([]Result{Missing, Expired, Invalid, Refused, Unavailable}, r)
-}
-
 // A Decision is the outcome of a check.
 type Decision struct {
 	Result  Result
@@ -112,6 +106,19 @@ type Decision struct {
 	Fields  []Field   // for the node
 	Expires time.Time // when the tunnel is to end; zero: never
 	Answer  *Answer   // the endpoint's, for the client; only with Refused
+
+	anonymous bool // the endpoint was asked about a request without credentials
+}
+
+// rank orders decisions for a choice of authorities none of which lets the
+// request pass: what tells the client most counts, doubt before all. Of a
+// request with one kind of credential, what is said of that kind counts.
+func (d *Decision) rank() int {
+	rank := slices.Index([]Result{Missing, Expired, Invalid, Refused, Unavailable}, d.Result)
+	if d.anonymous {
+		return rank
+	}
+	return 10 * rank
 }
 
 // An Answer is an endpoint's that refused.
@@ -148,7 +155,7 @@ func (a *Authorities) Check(ctx context.Context, rule Rule, r *Request) Decision
 		case d.Result != Passed && rule.All:
 			return d
 		case d.Result != Passed:
-			if worst.Result == "" || d.Result.rank() > worst.Result.rank() {
+			if worst.Result == "" || d.rank() > worst.rank() {
 				worst = d
 			}
 		case !rule.All:

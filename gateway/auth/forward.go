@@ -81,44 +81,45 @@ func (f *forwarder) sources() []Source { return f.cfg.Credentials }
 func (f *forwarder) waits() bool { return true }
 
 func (f *forwarder) check(ctx context.Context, r *Request) Decision {
-	q, d := f.ask(r)
-	if q == nil {
-		return d
+	id, found, shared := f.credential(r)
+	q, d := f.ask(r, id, shared)
+	if q != nil {
+		select {
+		case <-q.done:
+			d = q.decision
+		case <-ctx.Done():
+			f.leave(q)
+			return Decision{Result: Unavailable, Cause: context.Cause(ctx)}
+		}
 	}
-	select {
-	case <-q.done:
-		return q.decision
-	case <-ctx.Done():
-		f.leave(q)
-		return Decision{Result: Unavailable, Cause: context.Cause(ctx)}
-	}
+	d.anonymous = !found && len(f.cfg.Credentials) > 0
+	return d
 }
 
-// credential is what a request stands for, and whether there is just one such
-// thing in it: otherwise it is asked about alone.
-func (f *forwarder) credential(r *Request) (id credential, ok bool) {
+// credential is what a request has for credentials, whether it has any, and
+// whether each is there just once: otherwise it is asked about alone.
+func (f *forwarder) credential(r *Request) (id credential, found, shared bool) {
 	h := sha256.New()
 	h.Write(f.salt[:])
 	for i, s := range f.cfg.Credentials {
 		values, err := s.find(r)
 		if err != nil || len(values) > 1 {
-			return id, false
+			return id, true, false
 		}
 		for _, v := range values {
-			ok = true
+			found = true
 			h.Write(binary.BigEndian.AppendUint64(nil, uint64(i)))
 			h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(v))))
 			io.WriteString(h, v)
 		}
 	}
 	h.Sum(id[:0])
-	return id, ok
+	return id, found, found
 }
 
 // ask gives the decision that is remembered, or else the question to wait for,
 // which may be another request's.
-func (f *forwarder) ask(r *Request) (*question, Decision) {
-	id, shared := f.credential(r)
+func (f *forwarder) ask(r *Request, id credential, shared bool) (*question, Decision) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if shared {

@@ -326,3 +326,28 @@ func TestForwardReload(t *testing.T) {
 		}
 	}
 }
+
+// In a choice of a token and a session, what is said of the one that the request
+// has counts.
+func TestForwardBesideTokens(t *testing.T) {
+	down := endpoint(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
+	refusing := endpoint(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) })
+	token := named("token", Config{JWT: &JWT{Algorithms: []string{"HS256"}, KeyFile: secretFile(t), From: []Source{tokenInQuery}}})
+	old := "?token=" + djangoToken(t, "exp", 1)
+	for _, c := range []struct {
+		url, target string
+		want        Result
+	}{
+		{refusing, "/ws/", Refused}, {refusing, "/ws/" + old, Expired}, {refusing, "/ws/?token=x", Invalid}, {refusing, "/ws/?session_key=k3y", Refused},
+		{refusing, "/ws/" + old + "&session_key=k3y", Refused},
+		{down, "/ws/", Unavailable}, {down, "/ws/" + old, Expired}, {down, "/ws/?session_key=k3y", Unavailable}, {down, "/ws/" + old + "&session_key=k3y", Unavailable},
+		{down, "/ws/?token=" + djangoToken(t), Passed},
+	} {
+		_, a := adopt(t, token, session(c.url))
+		for _, rule := range []Rule{by("token", "session"), by("session", "token")} {
+			if d := a.Check(t.Context(), rule, ask(c.target)); d.Result != c.want {
+				t.Errorf("%.24s: %s (%v), want %s", c.target, d.Result, d.Cause, c.want)
+			}
+		}
+	}
+}
