@@ -14,7 +14,7 @@ import (
 
 // Every token but a good one is refused, and what is said of it holds nothing of
 // the token.
-func TestTokens(t *testing.T) {
+func TestTokenVerification(t *testing.T) {
 	k := testKeys()
 	der, _ := x509.MarshalPKIXPublicKey(&k.rsa.PublicKey)
 	rsaFile, ecFile := publicPEM(t, &k.rsa.PublicKey), publicPEM(t, &k.ec.PublicKey)
