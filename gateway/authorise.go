@@ -13,7 +13,7 @@ import (
 
 // authorise asks those whom the route names whether the request may pass.
 func (r *request) authorise() *problem {
-	rule := r.match.route.Auth
+	rule := r.authRule()
 	if len(rule.Names) == 0 || r.decidedBefore() {
 		return nil
 	}
@@ -30,6 +30,14 @@ func (r *request) authorise() *problem {
 		return stopping()
 	}
 	return unauthorised(&d)
+}
+
+// authRule is that of the request's route.
+func (r *request) authRule() auth.Rule {
+	if r.match.route == nil {
+		return auth.Rule{}
+	}
+	return r.match.route.Auth
 }
 
 // authContext ends when the client leaves, where the check may have to wait.
@@ -80,10 +88,10 @@ func (r *request) authRequest() *auth.Request {
 // alikeHeaders are the values of all headers of that name, in whatever case and
 // with underscores for hyphens.
 func (r *request) alikeHeaders(name string) []string {
-	alike := func(s string) string { return strings.ReplaceAll(s, "_", "-") }
+	plain := func(s string) string { return strings.ReplaceAll(s, "_", "-") }
 	var values []string
 	for k, v := range r.ctx.Request.Header.All() {
-		if len(k) == len(name) && strings.EqualFold(alike(string(k)), alike(name)) {
+		if len(k) == len(name) && strings.EqualFold(plain(string(k)), plain(name)) {
 			values = append(values, string(v))
 		}
 	}
@@ -99,12 +107,10 @@ func (r *request) subrequestHeader() auth.Header {
 	return h
 }
 
-// madeByAuth tells whether a header is one that only who authorises may set.
-func (r *request) madeByAuth(lower string) bool {
-	if r.match.route == nil || len(r.match.route.Auth.Names) == 0 {
-		return false
-	}
-	return slices.Contains(r.state.auth.Headers(r.match.route.Auth), strings.ReplaceAll(lower, "_", "-"))
+// alike tells whether a header is one of those names, with underscores for
+// hyphens or not.
+func alike(names []string, lower string) bool {
+	return len(names) > 0 && slices.Contains(names, strings.ReplaceAll(lower, "_", "-"))
 }
 
 // authFields are what who authorised the request has to say to the node.
@@ -129,7 +135,7 @@ func (r *request) protocolsForNode() []string {
 // front of it is given where it was there.
 func (r *request) withoutToken() (offers []string, name string) {
 	lines := r.headers("Sec-WebSocket-Protocol")
-	if name = r.state.auth.Protocol(r.match.route.Auth); name == "" {
+	if name = r.state.auth.Protocol(r.authRule()); name == "" {
 		return lines, ""
 	}
 	list, found := auth.WithoutToken(lines, name)
@@ -236,7 +242,7 @@ func redactorOf(cfg *Config) *redactor {
 }
 
 // secretPaths are patterns for a segment below the prefixes of the routes that
-// an authority guards; below a node's own port the prefix is empty.
+// an authority guards. Of nodes' own ports see loggedPath.
 func secretPaths(cfg *Config, name string, segment int) (patterns []string) {
 	below := strings.Repeat("/*", segment-1) + "/{credential}"
 	for _, r := range cfg.Routes {
@@ -247,12 +253,22 @@ func secretPaths(cfg *Config, name string, segment int) (patterns []string) {
 			}
 		}
 	}
-	for _, np := range cfg.NodePorts {
-		if slices.Contains(np.Auth.Names, name) {
-			patterns = append(patterns, below)
+	return patterns
+}
+
+// loggedPath is the request's path, on a node's own port without the segments
+// that are credentials there.
+func (r *request) loggedPath() string {
+	if r.listener.implied == nil {
+		return r.path
+	}
+	segments := strings.Split(r.path, "/")
+	for _, n := range r.state.auth.Segments(r.listener.implied.route.Auth) {
+		if n < len(segments) {
+			segments[n] = redacted
 		}
 	}
-	return patterns
+	return strings.Join(segments, "/")
 }
 
 // authRules are those of the routes and node ports.

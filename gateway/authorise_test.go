@@ -403,7 +403,7 @@ func TestAuthEverywhere(t *testing.T) {
 	t.Parallel()
 	f := fleet{}
 	f.add("node1", imNode(t, "node1"))
-	dir, base := t.TempDir(), freePorts(t, 1)
+	dir, base := t.TempDir(), freePorts(t, 2)
 	if err := os.WriteFile(filepath.Join(dir, "a.txt"), []byte("file"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -415,9 +415,11 @@ func TestAuthEverywhere(t *testing.T) {
 	rule := Policies{Auth: auth.Rule{Names: []string{"chat-token", "chat-session"}}}
 	token := tokenAuth(t)
 	e := startFleet(t, f, func(c *Config) {
-		c.Auth = []auth.Config{token, sessionAuth("http://" + endpoint + "/")}
+		c.Auth = []auth.Config{token, sessionAuth("http://"+endpoint+"/", func(f *auth.Forward) { f.Credentials = f.Credentials[1:] }),
+			{At: "test:5:1", Name: "by-path", Forward: &auth.Forward{URL: "http://" + endpoint + "/", Timeout: time.Second, Credentials: []auth.Source{{Kind: auth.FromPath, Segment: 2}}}}}
 		c.Routes = append(c.Routes, Route{Paths: []string{"/site"}, Static: dir, Policies: rule}, Route{Paths: []string{"/_check"}, Page: "check", Policies: rule})
-		c.NodePorts = []NodePort{{At: "f:1:1", Service: "im", Kind: "http", Listen: PortRule{Base: base - 1}, Timeouts: DefaultTimeouts(), Policies: rule}}
+		c.NodePorts = []NodePort{{At: "f:1:1", Service: "im", Kind: "http", Listen: PortRule{Base: base - 1}, Timeouts: DefaultTimeouts(), Policies: rule},
+			{At: "f:2:1", Service: "im", Kind: "http", Listen: PortRule{Base: base}, Timeouts: DefaultTimeouts(), Policies: Policies{Auth: auth.Rule{Names: []string{"by-path"}}}}}
 	})
 	status := func(addr, path, header string) int {
 		t.Helper()
@@ -428,7 +430,7 @@ func TestAuthEverywhere(t *testing.T) {
 	}
 	good := "?t=" + chatToken(t)
 	for _, at := range []struct{ addr, path string }{{e.plain, "/site/a.txt"}, {e.plain, "/_check/"}, {loopback(base), "/"}} {
-		for query, want := range map[string]int{"": 403, good: 200, "?t=x": 403} {
+		for query, want := range map[string]int{"": 403, good: 200, "?t=x": 401} {
 			if got := status(at.addr, at.path+query, ""); got != want {
 				t.Errorf("%s%.4s: %d, want %d", at.path, query, got, want)
 			}
@@ -437,13 +439,16 @@ func TestAuthEverywhere(t *testing.T) {
 			t.Errorf("%s with a session: %d", at.path, got)
 		}
 	}
+	status(loopback(base+1), "/room/k3y/x", "")
+	e.logs.wait(t, `"path":"/room/[redacted]/x"`)
+	e.logs.wait(t, `"path":"/site/a.txt"`)
 	if err := os.WriteFile(token.JWT.KeyFile, []byte("another secret, of more than thirty-two bytes"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := e.Apply(e.cfg, nil); err != nil {
 		t.Fatal(err)
 	}
-	if got := status(e.plain, "/site/a.txt"+good, ""); got != 403 {
+	if got := status(e.plain, "/site/a.txt"+good, ""); got != 401 {
 		t.Errorf("with a token of the old secret: %d", got)
 	}
 	os.Remove(token.JWT.KeyFile)

@@ -12,14 +12,14 @@ type field struct{ name, value string }
 
 // passedFields are the client's headers that go on to the node, in their order
 // and case: all but those of this hop (RFC 9110 section 7.6.1), those the
-// gateway makes itself, and what only a trusted proxy may say.
+// gateway makes itself or who authorises, and what only a trusted proxy may say.
 func (r *request) passedFields() []field {
-	named := tokensOf(r.headers("Connection"))
+	named, made := tokensOf(r.headers("Connection")), r.state.auth.Headers(r.authRule())
 	var fields []field
 	for k, v := range r.ctx.Request.Header.AllInOrder() {
 		name := string(k)
 		lower := strings.ToLower(name)
-		if ownHeader(lower) || forgedHeader(lower) || r.untrusted(lower) || r.madeByAuth(lower) || slices.Contains(named, lower) {
+		if ownHeader(lower) || forgedHeader(lower) || r.untrusted(lower) || alike(made, lower) || slices.Contains(named, lower) {
 			continue
 		}
 		fields = append(fields, field{name, string(v)})

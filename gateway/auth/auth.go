@@ -174,7 +174,9 @@ func (a *Authorities) one(ctx context.Context, name string, r *Request) Decision
 	d := Decision{Result: Unavailable, Cause: errUnknown}
 	if by := a.get(name); by != nil {
 		d = by.check(ctx, r)
-		a.count(name, d.Result)
+		if ctx.Err() == nil { // who has left is no fault of whoever decides
+			a.count(name, d.Result)
+		}
 	}
 	d.By = name
 	return d
@@ -216,6 +218,21 @@ func (a *Authorities) Headers(rule Rule) []string {
 		}
 	}
 	return names
+}
+
+// Segments are those of the path below the route's prefix, counted from 1, that
+// are credentials for the rule's authorities.
+func (a *Authorities) Segments(rule Rule) (segments []int) {
+	for _, name := range rule.Names {
+		if by := a.get(name); by != nil {
+			for _, s := range by.sources() {
+				if s.Kind == FromPath {
+					segments = append(segments, s.Segment)
+				}
+			}
+		}
+	}
+	return segments
 }
 
 // Protocol is the subprotocol behind which clients send their token; "": they

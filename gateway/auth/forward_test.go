@@ -2,9 +2,11 @@ package auth
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +16,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 )
 
 var sessionInQuery = Source{Kind: FromQuery, Name: "session_key"}
@@ -168,6 +172,36 @@ func TestForwardFailsClosed(t *testing.T) {
 		d := a.Check(t.Context(), by("session"), ask("/ws/?session_key=k3y"))
 		if d.Result != Unavailable || !strings.HasPrefix(d.Cause.Error(), c.want) || strings.Contains(d.Cause.Error(), "k3y") {
 			t.Errorf("%s: %s (%v), want %q", c.url, d.Result, d.Cause, c.want)
+		}
+	}
+}
+
+// An endpoint, and keys, behind TLS are believed by the CA that the config names,
+// and by no other.
+func TestInternalCA(t *testing.T) {
+	k := testKeys()
+	s := httptest.NewTLSServer(text(setOf(t, map[string]any{"a": &k.rsa.PublicKey})))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	defer s.Close()
+	ca := keyFileOf(t, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})))
+	token := signed(t, jwt.SigningMethodRS256, k.rsa, claims())
+	for _, c := range []struct {
+		ca   string
+		want Result
+	}{{ca, Passed}, {"", Unavailable}} {
+		keys := fromURL(s.URL)
+		keys.JWT.CAFile = c.ca
+		set, a := adopt(t, keys, session(s.URL, func(f *Forward) { f.CAFile = c.ca }))
+		if d := a.Check(t.Context(), by("session"), ask("/ws/?session_key=k3y")); d.Result != c.want {
+			t.Errorf("the endpoint: %s (%v), want %s", d.Result, d.Cause, c.want)
+		}
+		eventually(t, "a fetch", func() bool {
+			set.theSet().mu.Lock()
+			defer set.theSet().mu.Unlock()
+			return !set.theSet().last.IsZero()
+		})
+		if d := a.Check(t.Context(), by("chat"), ask("/ws/?token="+token)); d.Result != c.want {
+			t.Errorf("the keys: %s (%v), want %s", d.Result, d.Cause, c.want)
 		}
 	}
 }
