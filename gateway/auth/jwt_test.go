@@ -53,6 +53,7 @@ func TestTokenVerification(t *testing.T) {
 		{name: "the public key as secret, PEM", algorithms: rs, file: rsaFile, token: signed(t, jwt.SigningMethodHS256, []byte(rsaFile), claims()), want: errAlgorithm},
 		{name: "the public key as secret, DER", algorithms: rs, file: rsaFile, token: signed(t, jwt.SigningMethodHS256, der, claims()), want: errAlgorithm},
 		{name: "a key of another kind", algorithms: []string{"RS256", "ES256"}, file: rsaFile + ecFile, token: unsigned(`{"alg":"ES256"}`, payload, parts[2]), want: errSignature},
+		{name: "the id of a key of another kind", algorithms: []string{"RS256", "ES256"}, file: setOf(t, map[string]any{"a": &k.rsa.PublicKey, "b": &k.ec.PublicKey}), token: signed(t, jwt.SigningMethodES256, k.ec, claims(), "kid", "a"), want: errNoKey},
 		{name: "another RSA key", algorithms: rs, file: rsaFile, token: signed(t, jwt.SigningMethodRS256, k.other, claims()), want: errSignature},
 		{name: "a key id that is not known", algorithms: rs, file: setOf(t, map[string]any{"a": &k.rsa.PublicKey}), token: signed(t, jwt.SigningMethodRS256, k.rsa, claims(), "kid", "z"), want: errNoKey},
 		{name: "a key id that leads out of the folder", algorithms: hs, token: signed(t, jwt.SigningMethodHS256, []byte{}, claims(), "kid", "../../dev/null"), want: errSignature},
