@@ -176,6 +176,7 @@ type scan struct {
 	now   time.Time
 
 	entries  []*entry
+	gone     map[*entry]bool   // from their folder
 	replaced map[*entry]*entry // by the new one
 	before   map[string]refusal
 	refused  map[string]refusal
@@ -195,7 +196,7 @@ func (s *Store) scan(now time.Time, log Log) {
 	was := s.current.Load()
 	c := &scan{
 		store: s, was: was, known: was.byID(), pool: was.pool, now: now,
-		replaced: map[*entry]*entry{}, before: s.getRefused(), refused: map[string]refusal{},
+		gone: map[*entry]bool{}, replaced: map[*entry]*entry{}, before: s.getRefused(), refused: map[string]refusal{},
 	}
 	c.intermediates()
 	for _, source := range was.cfg.Certificates {
@@ -238,7 +239,8 @@ func (c *scan) intermediates() {
 	c.pool = pool
 }
 
-// units are those of a source as it is now, and those that were there before.
+// units are those of a source as it is now, and those that were there before,
+// in the order of the files.
 func (c *scan) units(source Source) []Source {
 	units, err := source.units()
 	if source.Folder == "" {
@@ -256,12 +258,14 @@ func (c *scan) units(source Source) []Source {
 		if e.source.Folder != source.Folder || now[e.source.Cert] {
 			continue
 		}
-		c.entries = append(c.entries, e)
+		units = append(units, e.source)
+		c.gone[e] = true
 		if err == nil {
 			reason := fmt.Sprintf("%s: certificate file %s is gone from its folder: put it back, or reload the config to drop it", source.At, e.source.Cert)
 			c.refuse(e.source.id(), printOf(reason), "warn", "a certificate is gone, and goes on being served", reason)
 		}
 	}
+	slices.SortStableFunc(units, func(a, b Source) int { return strings.Compare(a.Cert, b.Cert) })
 	return units
 }
 
@@ -281,6 +285,10 @@ func (c *scan) look(unit Source) {
 		if old != nil {
 			c.entries = append(c.entries, old)
 		}
+	}
+	if c.gone[old] {
+		keep()
+		return
 	}
 	print := unit.fingerprint(c.pool)
 	if old != nil && old.print == print && old.source == unit {
@@ -306,9 +314,11 @@ func (c *scan) look(unit Source) {
 	c.entries = append(c.entries, e)
 }
 
-// judgeNames puts back what was replaced by certificates for fewer names.
+// judgeNames puts back what was replaced by certificates for fewer names. What
+// is put back may have been what others had their names from.
 func (c *scan) judgeNames() {
-	for i, e := range c.entries {
+	for i := 0; i < len(c.entries); i++ {
+		e := c.entries[i]
 		old := c.replaced[e]
 		if old == nil {
 			continue
@@ -321,6 +331,7 @@ func (c *scan) judgeNames() {
 		c.refuse(e.source.id(), e.print, "error", "the replacement of a certificate is refused, the old one goes on", reason)
 		c.entries[i] = old
 		delete(c.replaced, e)
+		i = -1 // from the beginning
 	}
 }
 
