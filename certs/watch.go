@@ -55,6 +55,7 @@ func (s *Store) follow(ctx context.Context, log Log) {
 		// Watched first: what changes from here on brings another look.
 		w.watch(s.current.Load())
 		s.scan(time.Now(), log)
+		s.current.Load().turnTickets(time.Now())
 		said = s.remind(said, log)
 		if !s.await(ctx, w.touched, poll.C) {
 			return
