@@ -147,11 +147,11 @@ func (c *pooledConn) untouched() bool {
 
 type addressContext struct{}
 
-// roundTrip is that of net/http over connections to one node: a node that has
+// overPool is net/http's RoundTrip over connections to one node: a node that has
 // come to another's address is not asked over connections that were opened to
 // the other. A request of which nothing was written is sent over another
 // connection, whatever it is.
-func (s *Set) roundTrip(req *http.Request) (*http.Response, error) {
+func overPool(by *http.Transport, req *http.Request) (*http.Response, error) {
 	for {
 		var used *pooledConn
 		reused := false
@@ -159,7 +159,7 @@ func (s *Set) roundTrip(req *http.Request) (*http.Response, error) {
 			used, reused = got.Conn.(*pooledConn), got.Reused
 			used.begin(req.Context(), reused)
 		}})
-		answer, err := s.transport.RoundTrip(toNodesPool(req, ctx))
+		answer, err := by.RoundTrip(toNodesPool(req, ctx))
 		if err == nil {
 			used.noteKeepAlive(answer)
 			return answer, nil

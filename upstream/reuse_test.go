@@ -3,11 +3,14 @@ package upstream
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -306,5 +309,38 @@ func TestHostOfRequests(t *testing.T) {
 	defer s.Close()
 	if _, err := ask(t, s, "GET", addr, ""); err != nil || seen.String() != addr {
 		t.Errorf("the node got the host %q, %v", seen.String(), err)
+	}
+}
+
+// Connections over TLS are used again as well.
+func TestSecureConnectionsAreReused(t *testing.T) {
+	var conns atomic.Int64
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) }))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			conns.Add(1)
+		}
+	}
+	server.StartTLS()
+	defer server.Close()
+	s := New(nil)
+	defer s.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	s.SetTLS(map[string]TLS{"s": {Config: &tls.Config{RootCAs: roots, ServerName: "example.com"}}})
+	view, _ := s.Apply(snapshot("s", node("a", 1)))
+	for range 50 {
+		req, _ := http.NewRequestWithContext(ToNode(t.Context(), view.Services["s"].Node("a")), "POST", "http://"+server.Listener.Addr().String()+"/", strings.NewReader("hello"))
+		answer, err := s.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(answer.Body); string(got) != "hello" || err != nil {
+			t.Fatalf("got %q, %v", got, err)
+		}
+		answer.Body.Close()
+	}
+	if n := conns.Load(); n != 1 {
+		t.Errorf("%d connections", n)
 	}
 }

@@ -10,6 +10,13 @@ import (
 // silent tells whether the peer has sent nothing that was not read, nor ended
 // the connection, as far as the system knows.
 func silent(c net.Conn) bool {
+	for { // TLS and what else is above the socket
+		above, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		c = above.NetConn()
+	}
 	s, ok := c.(syscall.Conn)
 	if !ok {
 		return true

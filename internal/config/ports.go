@@ -62,12 +62,14 @@ func (d *decoder) nodePort(v value, ctx routeContext) (*nodePort, bool) {
 	read(o, "origins", &np.Origins, d.origins)
 	read(o, "refuse", &np.Refuse, oneOf(d, gateway.RefuseStatus, gateway.RefuseClose))
 	read(o, "timeouts", &np.Timeouts, d.timeouts(ctx.timeouts))
-	d.policies(o, &np.Frames, &np.Ping, np.Timeouts)
+	d.tunnelRules(o, &np.Frames, &np.Ping, np.Timeouts)
+	d.requestPolicies(o, &np.Policies)
 	o.done()
 
 	d.checkPortKind(np)
 	d.checkService(o, np.service, np.port, ctx.services)
 	d.checkMappedNodes(np, ctx.services.byName[np.Service])
+	d.checkProxyTLS(o, np.Port, ctx.services.byName[np.Service])
 	return np, true
 }
 
@@ -267,6 +269,7 @@ func (d *decoder) checkListenerServices(ls listeners, ss services) {
 	for _, l := range ls.list {
 		if l.o != nil {
 			d.checkService(l.o, l.service, l.port, ss)
+			d.checkProxyTLS(l.o, l.port.value, ss.byName[l.service.value])
 		}
 	}
 }
