@@ -36,6 +36,9 @@ func (s *Set) newTransport() *http.Transport {
 		MaxIdleConnsPerHost:    256, // of one node
 		IdleConnTimeout:        idleConnTime,
 		MaxResponseHeaderBytes: maxAnswerHead,
+		// A poll that is held holds both; longer reads and writes pass them by.
+		ReadBufferSize:  1 << 10,
+		WriteBufferSize: 2 << 10,
 	}
 }
 
