@@ -344,3 +344,14 @@ func TestSecureConnectionsAreReused(t *testing.T) {
 		t.Errorf("%d connections", n)
 	}
 }
+
+func FuzzKeepAlive(f *testing.F) {
+	for _, seed := range []string{"timeout=5, max=100", "timeout=-1", "timeout=99999999999", `Timeout="5"`, "timeout", ",,=,"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		if keep := keepAliveOf(value); keep < -1 || keep > 1e6*time.Second {
+			t.Errorf("%q is %v", value, keep)
+		}
+	})
+}
