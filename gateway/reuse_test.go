@@ -69,6 +69,7 @@ func TestUpgradeBehindPipelinedRequests(t *testing.T) {
 			case !strings.HasSuffix(head, "\r\n\r\n"):
 				return
 			case headerIn(head, "Upgrade") == "":
+				readFramed(br, head)
 				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 			default:
 				io.WriteString(c, switching(head))
