@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -159,7 +160,16 @@ func overPool(by *http.Transport, req *http.Request) (*http.Response, error) {
 			used, reused = got.Conn.(*pooledConn), got.Reused
 			used.begin(req.Context(), reused)
 		}})
-		answer, err := by.RoundTrip(toNodesPool(req, ctx))
+		pooled := toNodesPool(req, ctx)
+		if req.GetBody != nil {
+			pooled.GetBody = func() (io.ReadCloser, error) {
+				if used != nil && !used.untouched() {
+					return nil, errSentInPart
+				}
+				return req.GetBody()
+			}
+		}
+		answer, err := by.RoundTrip(pooled)
 		if err == nil {
 			used.noteKeepAlive(answer)
 			return answer, nil
@@ -169,6 +179,8 @@ func overPool(by *http.Transport, req *http.Request) (*http.Response, error) {
 		}
 	}
 }
+
+var errSentInPart = errors.New("the connection broke when a part of the request had been sent")
 
 // rewound tells whether a request's body can be read from its beginning.
 func rewound(req *http.Request) bool {

@@ -355,3 +355,35 @@ func FuzzKeepAlive(f *testing.F) {
 		}
 	})
 }
+
+// A body that could be read again, and even a word that the request may come
+// twice, do not make it come twice once a part of it was sent.
+func TestBodiesAreNotSentTwice(t *testing.T) {
+	node := startCounting(t, func(c net.Conn, conn, n int) bool {
+		if conn == 1 && n == 2 {
+			return false
+		}
+		_, err := io.WriteString(c, okAnswer)
+		return err == nil
+	})
+	s := New(nil)
+	defer s.Close()
+	for i := range 2 {
+		req, err := http.NewRequestWithContext(t.Context(), "POST", "http://"+node.addr+"/", strings.NewReader("hello"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Idempotency-Key", "x")
+		answer, err := s.RoundTrip(req)
+		if (err != nil) != (i == 1) {
+			t.Errorf("request %d: %v", i, err)
+		}
+		if err == nil {
+			io.Copy(io.Discard, answer.Body)
+			answer.Body.Close()
+		}
+	}
+	if n := node.asks.Load(); n != 2 {
+		t.Errorf("%d requests arrived", n)
+	}
+}
