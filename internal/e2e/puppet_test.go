@@ -24,6 +24,7 @@ type puppet struct {
 // An event is what a puppet tells: of which client and what.
 type event struct {
 	Name, Event, From, Text string
+	SID                     string // of a BOSH session
 	Status, Held            int    // of an HTTP answer, and the ms that it took
 	Path, Page              string // of an HTTP request; what a browser shows
 }
