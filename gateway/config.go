@@ -66,6 +66,7 @@ type NodePort struct {
 	Timeouts      Timeouts
 	Frames        Frames // kind http, as in Route
 	Ping          Ping   // likewise
+	Policies             // likewise
 }
 
 // A PortRule says which public port a node gets. Just one field is set.
@@ -138,7 +139,8 @@ func DefaultTunnelPolicy() TunnelPolicy {
 }
 
 // A Route is a rule: host, path prefix and kind of request → one action. Just
-// one of Service, Static, Page and Redirect is set.
+// one of Service, Static, Page and Redirect is set, or none where Deny names
+// every address.
 type Route struct {
 	At        string   // where it is written; begins every error about it
 	Host      string   // "im.example.gov", "{node}.im.example.gov", or "" for every host
@@ -147,6 +149,7 @@ type Route struct {
 	Listeners []string // names; none: every listener
 
 	Service string // proxied to this service
+	Kind    Kind   // what its requests are, where that matters; "": any
 	Port    string // the node's port; "": its only one
 	Rewrite string // stands upstream in place of the matched prefix; "": the path goes on unchanged
 	Balance Balance
@@ -161,6 +164,7 @@ type Route struct {
 	Timeouts Timeouts
 	Frames   Frames // of its WebSockets
 	Ping     Ping   // likewise
+	Policies
 }
 
 // Accept is the kind of request that a route matches.
@@ -172,6 +176,23 @@ const (
 	AcceptHTTP      Accept = "http"
 	AcceptWebSocket Accept = "websocket"
 )
+
+// Kind is what the requests of a route to a service are. Nothing is done to them
+// on account of it but what belongs to that protocol.
+type Kind string
+
+// KindBOSH is XMPP by long polls (XEP-0124, XEP-0206), for which Accept must be
+// AcceptHTTP. KindXMPP is XMPP in WebSockets (RFC 7395), for which it must be
+// AcceptWebSocket; whether a handshake without the subprotocol "xmpp" is taken is
+// for the node to say. Clients find both by host-meta (XEP-0156).
+const (
+	KindBOSH Kind = "bosh"
+	KindXMPP Kind = "xmpp"
+)
+
+// DefaultBOSHRead is the Timeouts.Read of a route of KindBOSH where none is set:
+// longer than servers hold a poll, which is 300 seconds at most in those we know.
+const DefaultBOSHRead = 330 * time.Second
 
 // Balance is how a balanced route picks a node.
 type Balance string

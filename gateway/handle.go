@@ -9,13 +9,16 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// handle is the way of one request: admit → parse → match → dispatch. A panic
-// in it costs this request.
+// handle is the way of one request: resolve (parse, match) → admit → dispatch. A
+// panic in it costs this request.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	defer s.lastResort(ctx)
 	r := s.newRequest(ctx)
 	defer r.recoverPanic()
 	p := r.resolve()
+	if p == nil {
+		p = r.admit()
+	}
 	if p == nil {
 		p = r.dispatch()
 	}
@@ -31,6 +34,9 @@ func (s *Server) handleExpect(ctx *fasthttp.RequestCtx) (status int) {
 	defer s.lastResort(ctx)
 	r := s.newRequest(ctx)
 	p := r.resolve()
+	if p == nil {
+		p = r.admit()
+	}
 	if p == nil && r.websocket {
 		p = r.checkHandshake()
 	}
@@ -101,7 +107,7 @@ func (r *request) resolve() *problem {
 	if r.cameBack() {
 		return r.loop()
 	}
-	if r.server.stopping.Load() && r.websocket {
+	if r.server.stopping.Err() != nil && r.websocket {
 		return stopping()
 	}
 	m, ok := r.findMatch()
@@ -130,6 +136,15 @@ func (m *match) problem() *problem {
 		return nil
 	case m.service == nil:
 		return noSnapshot(m.route.Service)
+	case m.route.Kind == KindBOSH:
+		return nil // it depends on the session, which may go on where none may begin
+	}
+	return m.nodeProblem()
+}
+
+// nodeProblem says why the node of a pinned match gets nothing new.
+func (m *match) nodeProblem() *problem {
+	switch {
 	case !m.pinned:
 		return nil
 	case m.node == nil && m.service.Partial:
@@ -153,6 +168,8 @@ func (r *request) dispatch() *problem {
 		return r.servePage()
 	case r.websocket:
 		return r.serveWebSocket()
+	case route.Kind == KindBOSH:
+		return r.serveBOSH()
 	}
 	return r.serveHTTP()
 }
@@ -163,6 +180,9 @@ func (r *request) refuse(p *problem) {
 		return
 	}
 	p.write(r.ctx, r.id)
+	if r.match.route != nil && r.match.route.Kind == KindBOSH {
+		p = r.refuseBOSH(p)
+	}
 	if p.endConn || r.websocket || r.hasBody() {
 		// What follows on this connection must never be taken for a request.
 		r.ctx.Response.SetConnectionClose()

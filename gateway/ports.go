@@ -96,7 +96,7 @@ func (np *NodePort) listener(n *upstream.Node, rules *relay.Rules) (w wanted, re
 		return w, reason
 	}
 	w.Address = net.JoinHostPort(np.Host, strconv.Itoa(port))
-	rc := Route{At: np.At, Service: np.Service, Port: np.Port, Origins: np.Origins, Refuse: np.Refuse, Timeouts: np.Timeouts}
+	rc := Route{At: np.At, Service: np.Service, Port: np.Port, Origins: np.Origins, Refuse: np.Refuse, Timeouts: np.Timeouts, Policies: np.Policies}
 	w.implied = &impliedRoute{
 		route: &route{Route: rc, name: "port " + w.Name, rules: rules},
 		node:  n.ID,

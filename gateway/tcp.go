@@ -86,6 +86,9 @@ func (r *request) openTCP(c net.Conn) *problem {
 		return overloaded()
 	}
 	r.match = r.state.table.implied(r.listener.implied, "")
+	if p := r.admit(); p != nil {
+		return p
+	}
 	if p := r.noPlace(); p != nil {
 		return p // without the work of a handshake
 	}

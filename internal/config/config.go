@@ -119,7 +119,10 @@ func (d *decoder) decodeFile(root value) *File {
 	read(o, "limits", &g.Limits, d.limits)
 	read(o, "shutdown", &g.Shutdown, d.shutdown)
 	read(o, "logs", &f.Logs, d.logs(&g.Redact))
-	ctx := routeContext{listeners: ls, services: ss, timeouts: waits}
+	ctx := routeContext{listeners: ls, services: ss, timeouts: waits, boshRead: gateway.DefaultBOSHRead}
+	if o.sets("timeouts", "read") {
+		ctx.boshRead = waits.Read
+	}
 	ports := d.nodePortsOf(o, ctx)
 	d.checkPorts(ports, ls, ss, f.Admin)
 	rs := d.routesOf(o, ctx)

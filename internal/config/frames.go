@@ -55,9 +55,9 @@ func (d *decoder) seconds(v value) (time.Duration, bool) {
 	return dur, ok
 }
 
-// policies reads the rules for WebSockets of what has timeouts, which must have
+// tunnelRules reads the rules for WebSockets of what has timeouts, which must have
 // been read.
-func (d *decoder) policies(o *object, f *gateway.Frames, p *gateway.Ping, t gateway.Timeouts) {
+func (d *decoder) tunnelRules(o *object, f *gateway.Frames, p *gateway.Ping, t gateway.Timeouts) {
 	read(o, "frames", f, d.frames)
 	if !read(o, "ping", p, d.ping) {
 		return

@@ -62,7 +62,8 @@ func (d *decoder) nodePort(v value, ctx routeContext) (*nodePort, bool) {
 	read(o, "origins", &np.Origins, d.origins)
 	read(o, "refuse", &np.Refuse, oneOf(d, gateway.RefuseStatus, gateway.RefuseClose))
 	read(o, "timeouts", &np.Timeouts, d.timeouts(ctx.timeouts))
-	d.policies(o, &np.Frames, &np.Ping, np.Timeouts)
+	d.tunnelRules(o, &np.Frames, &np.Ping, np.Timeouts)
+	d.requestPolicies(o, &np.Policies)
 	o.done()
 
 	d.checkPortKind(np)

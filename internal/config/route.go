@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"singlegate/gateway"
 )
@@ -35,6 +36,7 @@ type routeContext struct {
 	listeners listeners
 	services  services
 	timeouts  gateway.Timeouts // for what a route does not set
+	boshRead  time.Duration    // timeouts.read of a route of kind bosh that does not set it
 }
 
 // routesOf decodes the routes and checks them against what they refer to and
@@ -53,11 +55,12 @@ func (d *decoder) route(v value, ctx routeContext) (*route, bool) {
 	}
 	r := &route{o: o}
 	r.At = d.place(v.at)
-	r.Timeouts = ctx.timeouts
 	d.routeMatch(r)
 	d.routeAction(r)
-	read(o, "timeouts", &r.Timeouts, d.timeouts(ctx.timeouts))
-	d.policies(o, &r.Frames, &r.Ping, r.Timeouts)
+	r.Timeouts = ctx.timeoutsOf(r.Kind)
+	read(o, "timeouts", &r.Timeouts, d.timeouts(r.Timeouts))
+	d.tunnelRules(o, &r.Frames, &r.Ping, r.Timeouts)
+	d.requestPolicies(o, &r.Policies)
 	o.done()
 
 	d.checkAction(r)
@@ -76,6 +79,7 @@ func (d *decoder) routeMatch(r *route) {
 	}
 	r.Accept = gateway.AcceptAny
 	read(r.o, "accept", &r.Accept, oneOf(d, gateway.AcceptWebSocket, gateway.AcceptHTTP, gateway.AcceptAny))
+	d.routeKind(r)
 	read(r.o, "listeners", &r.listeners, filled(d, d.text))
 	r.Listeners = valuesOf(r.listeners)
 	r.unsure = len(d.errs) > errs
@@ -182,7 +186,7 @@ func checkOrigin(s string) string {
 // ownerOf says to which action a key belongs.
 func ownerOf(key string) string {
 	switch key {
-	case "port", "rewrite", "balance", "origins", "refuse", "frames", "ping":
+	case "kind", "port", "rewrite", "balance", "origins", "refuse", "frames", "ping":
 		return actService
 	case "fallback":
 		return actStatic
@@ -198,19 +202,24 @@ func (d *decoder) checkAction(r *route) {
 			r.actions = append(r.actions, f.key)
 		}
 	}
-	switch len(r.actions) {
-	case 0:
-		d.errorf(r.o.at, "a route needs one of service, static, page and redirect")
-		return
-	case 1:
-	default:
+	does, what := "", "that refuses all"
+	switch {
+	case len(r.actions) > 1:
 		d.errorf(r.o.keyAt(r.actions[1]), "the route has %s and %s; it can do one of them", r.actions[0], r.actions[1])
+		return
+	case len(r.actions) == 1:
+		does, what = r.actions[0], "with "+r.actions[0]
+	case !deniesAll(&r.Policies):
+		d.errorf(r.o.at, "a route needs one of service, static, page and redirect; or deny: all, which refuses its requests")
 		return
 	}
 	for _, f := range r.o.fields {
-		if owner := ownerOf(f.key); owner != "" && owner != r.actions[0] {
-			d.errorf(f.at, "%s means nothing to a route with %s; it goes with %s", f.key, r.actions[0], owner)
+		if owner := ownerOf(f.key); owner != "" && owner != does {
+			d.errorf(f.at, "%s means nothing to a route %s; it goes with %s", f.key, what, owner)
 		}
+	}
+	if does == "" {
+		return
 	}
 	d.checkKind(r)
 }
@@ -218,12 +227,12 @@ func (d *decoder) checkAction(r *route) {
 // checkKind reports what means nothing to the kind of request that the route takes.
 func (d *decoder) checkKind(r *route) {
 	switch {
-	case r.actions[0] != actService && r.Accept == gateway.AcceptWebSocket:
+	case r.actions[0] != actService && r.Accept == gateway.AcceptWebSocket && r.o.has("accept"):
 		d.errorf(r.o.keyAt("accept"), "accept: WebSocket handshakes need a service; %s answers HTTP requests", r.actions[0])
 	case r.actions[0] == actService && r.Accept == gateway.AcceptHTTP:
 		for _, k := range aboutWebSockets() {
 			if r.o.has(k.key) {
-				d.errorf(r.o.keyAt(k.key), "%s is about %s, and this route takes none (accept: http)", k.key, k.about)
+				d.errorf(r.o.keyAt(k.key), "%s is about %s, and this route takes none (%s)", k.key, k.about, r.takesOnly())
 			}
 		}
 	}
