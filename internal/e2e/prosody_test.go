@@ -6,7 +6,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"singlegate/internal/imservers"
 )
@@ -32,16 +34,42 @@ type xmppSite struct {
 // startXMPPSite runs a gateway with services and routes, and no client yet.
 func startXMPPSite(t *testing.T, config string) *xmppSite {
 	t.Helper()
-	x := &xmppSite{dir: t.TempDir()}
-	writeCertificate(t, x.dir)
-	writeFile(t, x.dir, "gateway.yaml", `
-listeners: [{name: tls, address: "127.0.0.1:0", tls: true}]
-tls: {certificates: [{cert: cert.pem, key: key.pem}]}
-`+config)
-	x.site = startSite(t, x.dir)
-	_, x.port, _ = strings.Cut(x.listeners["tls"], ":")
-	x.puppet = startPuppet(t, "strophe.mjs", filepath.Join(x.dir, "cert.pem"))
+	dir := t.TempDir()
+	writeCertificate(t, dir)
+	x := gatewayWith(t, dir, config)
+	x.puppet = startPuppet(t, "strophe.mjs", filepath.Join(dir, "cert.pem"))
 	return x
+}
+
+// gatewayWith runs a gateway with the certificate in a folder, at a port that it
+// finds free when it starts again.
+func gatewayWith(t *testing.T, dir, config string) *xmppSite {
+	t.Helper()
+	address := imservers.FreeAddress(t)
+	_, port, _ := strings.Cut(address, ":")
+	writeFile(t, dir, "gateway.yaml", fmt.Sprintf(`
+admin: {address: "127.0.0.1:0"}
+listeners: [{name: tls, address: %q, tls: true}]
+tls: {certificates: [{cert: cert.pem, key: key.pem}]}
+`, address)+config)
+	return &xmppSite{site: startSite(t, dir), dir: dir, port: port}
+}
+
+// awaitPolls waits until the gateway sees as many polls held. A client whose poll
+// was cut off repeats it at once, and then after 8 s. In between it had better be
+// silent: the repeated request comes after a later one then, for which Prosody ends
+// the session.
+func (x *xmppSite) awaitPolls(t *testing.T, n int) {
+	t.Helper()
+	admin := door{address: x.admin, host: x.admin}
+	want := fmt.Sprintf("singlegate_bosh_polls{service=\"xmpp\"} %d\n", n)
+	metrics := ""
+	for end := time.Now().Add(serverPatience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if _, metrics = admin.request(t, "GET", "/metrics", ""); strings.Contains(metrics, want) {
+			return
+		}
+	}
+	t.Fatalf("no %s in\n%s", want, metrics)
 }
 
 // url is an address of the site, as clients have it.
@@ -92,8 +120,8 @@ func oneXMPP(address string) string {
 	return fmt.Sprintf(`
 services: {xmpp: {nodes: {xmpp1: %q}}}
 routes:
-  - {path: /http-bind, accept: http, service: xmpp, timeouts: {read: 330s}}
-  - {path: /xmpp-websocket, accept: websocket, service: xmpp}
+  - {path: /http-bind, service: xmpp, kind: bosh}
+  - {path: /xmpp-websocket, service: xmpp, kind: xmpp}
 `, address)
 }
 
@@ -174,4 +202,92 @@ func (p *puppet) statuses() []int {
 		}
 	}
 	return list
+}
+
+// Two Prosodys that know nothing of each other behind one BOSH path: sessions at
+// both at once go on through a restart of the gateway and through another gateway
+// that shares nothing with it, and begin anew at the other server when theirs dies.
+func TestTwoProsodys(t *testing.T) {
+	t.Parallel()
+	first, second := startProsody(t), startProsody(t)
+	config := fmt.Sprintf(`
+services: {xmpp: {nodes: {xmpp1: %q, xmpp2: %q}}}
+routes: [{path: /http-bind, service: xmpp, kind: bosh}]
+shutdown: {grace: 0s, drain: 1s}
+`, first.HTTP, second.HTTP)
+	x := startXMPPSite(t, config)
+	names := slices.Sorted(maps.Keys(accounts))
+	sessions := map[string][]string{} // names by the mark of the node in their sid
+	for _, name := range names {
+		_, mark, _ := strings.Cut(x.login(name, x.url("https", "/http-bind"), 0).SID, "~")
+		sessions[mark] = append(sessions[mark], name)
+	}
+	marks := slices.Collect(maps.Keys(sessions))
+	if len(marks) != 2 || len(sessions[marks[0]]) != 2 {
+		t.Fatalf("the sessions and their marks are %v, want two at each of two servers", sessions)
+	}
+	converse := func(about string) {
+		t.Helper()
+		for _, together := range sessions {
+			x.converse(about, together...)
+		}
+	}
+	stranger := sessions[marks[1]][0] // who is not there for those at the other server
+	x.tell(step{Do: "say", Name: sessions[marks[0]][0], To: jid(stranger), Text: "are you there?"})
+	converse("hello")
+
+	x.awaitPolls(t, len(names))
+	x.site.signal(syscall.SIGTERM)
+	if code := x.site.exit(); code != 0 {
+		t.Errorf("the gateway ended with %d", code)
+	}
+	x.site = startSite(t, x.dir)
+	x.awaitPolls(t, len(names))
+	converse("restarted")
+
+	other := gatewayWith(t, x.dir, config)
+	for _, name := range []string{sessions[marks[0]][0], sessions[marks[1]][0]} {
+		x.tell(step{Do: "move", Name: name, URL: other.url("https", "/http-bind")})
+	}
+	converse("some by another gateway")
+	x.awaitPolls(t, 2)
+	other.awaitPolls(t, 2)
+	for _, name := range names {
+		x.tell(step{Do: "move", Name: name, URL: other.url("https", "/http-bind")})
+	}
+	x.site.signal(syscall.SIGKILL)
+	x.site.exit()
+	other.awaitPolls(t, len(names))
+	converse("all by another gateway")
+	logins := func() (n int) {
+		for _, name := range names {
+			n += len(x.events(name, "CONNECTED"))
+		}
+		return n
+	}
+	if n := logins(); n != len(names) {
+		t.Errorf("%d logins, want one session of each client all the time", n)
+	}
+
+	first.Kill()
+	x.awaitEvent("a session that is over", serverPatience, func(e event) bool {
+		return e.Event == "answer" && e.Status == 200 && e.Text == "remote-connection-failed"
+	})
+	n := 0
+	x.awaitEvent("the dead server's clients to log in at the other one", serverPatience, func(e event) bool {
+		if e.Event == "CONNECTED" {
+			n++
+		}
+		return n == len(names)+2
+	})
+	x.converse("all at one server", names...)
+	if n := logins(); n != len(names)+2 {
+		t.Errorf("%d logins, want those of the dead server's clients only", n)
+	}
+	for _, e := range x.events(stranger, "message") {
+		if e.Text == "are you there?" {
+			t.Errorf("%s heard somebody of the other server: there were not two", stranger)
+		}
+	}
+	x.leave(names...)
 }

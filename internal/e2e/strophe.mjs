@@ -103,6 +103,10 @@ obey({
   greet({ name, to }) { // presence for one other
     clients[name].connection.send($pres({ to }));
   },
+  move({ name, url }) { // the session goes on, its next request goes elsewhere
+    clients[name].url = url;
+    clients[name].connection.service = url;
+  },
   leave({ name }) {
     clients[name].again = false;
     clients[name].connection.disconnect('leave');

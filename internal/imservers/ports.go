@@ -11,8 +11,9 @@ import (
 // connections, so that none of these takes the port of a server that is down.
 const lowestPort, highestPort = 21000, 32000
 
-// freeAddress is a loopback address at which nobody listens.
-func freeAddress(t testing.TB) string {
+// FreeAddress is a loopback address at which nobody listens. Its port stays free
+// for a server that ends and starts again: the system gives it to nobody else.
+func FreeAddress(t testing.TB) string {
 	t.Helper()
 	for range 100 {
 		address := fmt.Sprintf("127.0.0.1:%d", lowestPort+rand.IntN(highestPort-lowestPort))

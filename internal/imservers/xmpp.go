@@ -138,5 +138,5 @@ func chosen(t testing.TB, given string) string {
 	if given != "" {
 		return given
 	}
-	return freeAddress(t)
+	return FreeAddress(t)
 }
