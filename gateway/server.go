@@ -149,6 +149,7 @@ func (s *Server) Apply(cfg Config, snap *discovery.Snapshot) error {
 	}
 	s.routes = routes
 	s.upstream.SetSources(sourcesOf(&cfg))
+	s.upstream.SetTLS(nodesTLS(&cfg))
 	s.gate.limit(cfg.Limits.Handshakes)
 	var changes upstream.Changes
 	if snap != nil {
