@@ -92,6 +92,7 @@ func ejabberdConfig(t testing.TB, address string, o XMPPOptions) string {
 hosts: [%q]
 loglevel: info
 auth_method: internal
+trusted_proxies: ["127.0.0.1"]
 listen:
   - port: %s
     ip: %q
