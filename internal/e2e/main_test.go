@@ -31,6 +31,9 @@ const root = "../.."
 // built is the command, built when the first test asks for it.
 var built func() (string, error)
 
+// idle is the test that waits for more than a minute, nil in its own process.
+var idle *besideRun
+
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "singlegate-e2e-")
 	if err != nil {
@@ -38,7 +41,9 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	built = sync.OnceValues(func() (string, error) { return build(filepath.Join(dir, "singlegate")) })
+	idle = startBeside("TestProsodyIdle")
 	code := m.Run()
+	idle.wait()
 	os.RemoveAll(dir)
 	os.Exit(code)
 }

@@ -172,7 +172,10 @@ func (p *puppet) awaitAnswers(paths ...string) {
 // Nobody says anything for longer than the minute after which many a proxy ends
 // what it takes for dead.
 func TestProsodyIdle(t *testing.T) {
-	t.Parallel()
+	t.Parallel() // that is, behind those that are not
+	if idle.join(t) {
+		return
+	}
 	prosody := startProsody(t)
 	x := startXMPPSite(t, oneXMPP(prosody.HTTP))
 	x.login("anna", x.url("https", "/http-bind"), 67)
