@@ -1,8 +1,8 @@
 // Package imservers runs real IM servers for tests: Prosody, ejabberd and
-// mosquitto, as the system's packages install them, on loopback, each with a
-// configuration and data of its own, ended with the test that started it. No
-// service of the system is touched. It is for tests only, and imports nothing of
-// this module.
+// mosquitto, as the system's packages install them, and a chat server made with
+// Python's websockets. They are on loopback, each with a configuration and data of
+// its own, and end with the test that started them. No service of the system is
+// touched. It is for tests only, and imports nothing of this module.
 package imservers
 
 import (
@@ -33,11 +33,12 @@ type Server struct {
 	log     *output
 	cmd     *exec.Cmd
 	exited  chan struct{}
+	ended   string // how the last process that is gone ended
 }
 
 // launch starts what configure has prepared for the addresses of s, and waits
-// until it serves. A free port that another process takes first is given up for
-// another one; an address that the caller gave is not.
+// until it serves. It tries three times, with other ports where the caller gave
+// none: another process may take a port before the server does.
 func (s *Server) launch(given bool, choose, configure func()) {
 	s.t.Helper()
 	s.log = newOutput()
@@ -48,11 +49,12 @@ func (s *Server) launch(given bool, choose, configure func()) {
 		if s.start() {
 			return
 		}
-		if given {
+		if text, _ := s.log.after(0); given && strings.Contains(text, s.taken) {
 			break
 		}
+		s.t.Logf("%s did not start (%s): once more", filepath.Base(s.command().Path), s.ended)
 	}
-	s.t.Fatalf("%s at %s %s does not start; the end of its log:\n%s", filepath.Base(s.command().Path), s.HTTP, s.TCP, s.Log())
+	s.t.Fatalf("%s at %s %s does not start (%s); the end of its log:\n%s", filepath.Base(s.command().Path), s.HTTP, s.TCP, s.ended, s.Log())
 }
 
 // Start runs a killed server again, at its old addresses, and waits until it
@@ -60,7 +62,7 @@ func (s *Server) launch(given bool, choose, configure func()) {
 func (s *Server) Start() {
 	s.t.Helper()
 	if !s.start() {
-		s.t.Fatalf("%s does not start again; the end of its log:\n%s", filepath.Base(s.command().Path), s.Log())
+		s.t.Fatalf("%s does not start again (%s); the end of its log:\n%s", filepath.Base(s.command().Path), s.ended, s.Log())
 	}
 }
 
@@ -115,6 +117,7 @@ func (s *Server) Kill() {
 	}
 	_ = s.cmd.Process.Kill()
 	<-s.exited
+	s.ended = s.cmd.ProcessState.String()
 	s.cmd = nil
 }
 
@@ -133,12 +136,18 @@ func program(t testing.TB, name string) string {
 			return path
 		}
 	}
-	what := name + " is not installed: `make setup` gets it"
+	lacking(t, name)
+	return ""
+}
+
+// lacking skips the test, or fails it where everything must be there.
+func lacking(t testing.TB, what string) {
+	t.Helper()
+	what += " is not installed: `make setup` gets it"
 	if os.Getenv("CI") == "true" {
 		t.Fatal(what)
 	}
 	t.Skip(what)
-	return ""
 }
 
 // writeFile writes a file of a server, and its folder.
