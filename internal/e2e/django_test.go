@@ -1,125 +1,180 @@
 package e2e
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/gobwas/ws"
-
-	"singlegate/internal/imservers"
-	"singlegate/internal/standin"
+	"github.com/golang-jwt/jwt/v5"
 )
 
-// The chat server is a real one, made with Python's websockets; Django's pages
-// come from a stand-in.
+// A djangoHello is what the chat server says first.
+type djangoHello struct{ Type, Path, User, Opponent string }
+
+// startPython runs one of the example's servers until the test ends.
+func (e *example) startPython(t *testing.T, what, ready string) *process {
+	t.Helper()
+	const python = "/usr/bin/python3" // Debian's, which has its packages
+	if exec.Command(python, "-c", "import websockets").Run() != nil {
+		lacking(t, "the Python package websockets (python3-websockets) is not installed")
+	}
+	cmd := exec.Command(python, "server.py", what)
+	cmd.Dir = e.dir
+	p := startProcess(t, cmd)
+	p.await(p.out, ready, func(text string) bool { return strings.Contains(text, ready) })
+	return p
+}
+
+// token signs claims as Django does, with the example's secret.
+func (e *example) token(t *testing.T, user string, exp time.Time) string {
+	t.Helper()
+	secret := strings.TrimSpace(readFile(t, filepath.Join(e.dir, "chat.key")))
+	return e.signed(t, secret, user, exp)
+}
+
+func (e *example) signed(t *testing.T, secret, user string, exp time.Time) string {
+	t.Helper()
+	claims := jwt.MapClaims{"user_id": 1, "username": user, "email": user + "@example.gov", "exp": exp.Unix(), "orig_iat": time.Now().Unix()}
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
 func testDjangoChat(t *testing.T, e *example) {
-	const session, secret = "s3ss1on-k3y", "the s1gning secret"
-	chat := imservers.StartChat(t, imservers.ChatOptions{ID: "chat1", Address: "127.0.0.1:5002", Session: session, Secret: secret})
-	startNode(t, standin.Options{ID: "web1", Address: "127.0.0.1:8000", System: standin.Chat})
+	web := e.startPython(t, "web", "web on")
+	chat := e.startPython(t, "chat", "chat on")
 	e.start(t)
 	d := e.door(t, "tls", "localhost")
+	later := time.Now().Add(time.Hour)
+	token := e.token(t, "bob", later)
 
-	token := chatToken("san", secret, time.Now().Add(time.Hour))
-	for _, c := range []struct{ target, session, user, query string }{
-		{"/ws/" + session + "/bob", session, "bob", ""},
-		{"/ws/" + session + "/%E5%BC%A0%20san", session, "%E5%BC%A0%20san", ""},
-		{"/ws/?token=" + token + "&opponent=b%6fb+x", "", "san", "token=" + token + "&opponent=b%6fb+x"},
-		{"/ws?opponent=bob&&token=" + token + "&", "", "san", "opponent=bob&&token=" + token + "&"},
-		{"/ws/?session_key=" + session + "&token=" + token, "", "san", "session_key=" + session + "&token=" + token},
-	} {
-		s := d.open(t, c.target)
-		got := nodeSays(t, s.ask(t, ws.OpText, "hello"), "chat1")
-		if got.Session != c.session || got.User != c.user || got.Query != c.query || got.Echo != "hello" {
-			t.Errorf("of %s the chat server saw %+v", c.target, got)
-		}
-		if err := s.send(ws.OpClose, nil); err != nil {
-			t.Fatal(err)
-		}
-		if _, _, err := s.end(); err != nil {
-			t.Errorf("%s: the end: %v", c.target, err)
-		}
-	}
-	refusals := []string{"/ws/ws/bob", "/ws/other/bob", "/ws/?token=" + chatToken("bob", secret, time.Now().Add(-time.Hour)),
-		"/ws/?token=" + chatToken("bob", "another secret", time.Now().Add(time.Hour))}
-	for _, target := range refusals { // by the server: its close code and its reason arrive
-		codes, reasons, err := d.open(t, target).end()
-		if err != nil || len(codes) != 1 || codes[0] != 4401 || reasons[0] != "log in first" {
-			t.Errorf("%s ended with %v %q %v, want the server's 4401", target, codes, reasons, err)
-		}
-	}
-	chatBetweenTwo(t, d, session, token, chat)
-	if answer, body := d.request(t, "GET", "/", "", "Cookie", "sessionid="+session); answer.StatusCode != 200 || !strings.Contains(body, "web1") {
+	djangoPaths(t, d, token)
+	djangoTalk(t, d, token)
+	djangoRefusals(t, e, d, chat)
+	soon := e.token(t, "bob", time.Now().Add(2*time.Second))
+	djangoExpiry(t, e, d, soon)
+
+	if answer, body := d.request(t, "GET", "/", ""); answer.StatusCode != 200 || !strings.Contains(body, "Django's first page") {
 		t.Errorf("GET /: %s %s, want Django's page", answer.Status, body)
 	}
-	if answer, _ := d.request(t, "GET", "/ws/"+session+"/bob", ""); answer.StatusCode != 404 || answer.Header.Get("X-Node") != "web1" {
+	if answer, _ := d.request(t, "GET", "/ws/k3y/bob", ""); answer.StatusCode != 404 || answer.Header.Get("X-Node") != "web1" {
 		t.Errorf("a plain GET below /ws: %s of %q, want Django's own 404", answer.Status, answer.Header.Get("X-Node"))
 	}
 	e.checkIt(t)
 
-	e.awaitLog(5+len(refusals)+4+2, `"kind":"tunnel"`) // above, between two, and those of the README
-	for _, secret := range []string{session, token, "s1gning", "k3y", "eyJ"} {
+	web.stop()
+	before := heardBy(chat)
+	contains(t, "the answer without Django", d.refused(t, 503, "/ws/al1ce/bob?x"), `"error":"auth_unavailable"`)
+	if n := heardBy(chat); n != before {
+		t.Errorf("without Django the chat server heard %d handshakes", n-before)
+	}
+	d.open(t, "/ws/?token="+token+"&opponent=alice") // needs nobody but the gateway
+
+	for _, secret := range append(strings.Split(token, "."), strings.Split(soon, ".")[2], "k3y", "al1ce", "eyJ") {
 		if log := e.log.String(); strings.Contains(log, secret) {
 			t.Errorf("the log has %q:\n%s", secret, log)
 		}
 	}
 }
 
-// chatBetweenTwo lets two users speak, who signed in each in a way of their own,
-// and again when the server was gone and is back.
-func chatBetweenTwo(t *testing.T, d door, session, token string, chat *imservers.Server) {
-	t.Helper()
-	speak := func() (bob, san *socket) {
-		t.Helper()
-		bob, san = d.open(t, "/ws/"+session+"/bob"), d.open(t, "/ws/?token="+token+"&opponent=bob")
-		for _, s := range []*socket{bob, san} { // who is answered is known to the server
-			nodeSays(t, s.ask(t, ws.OpText, "hello"), "chat1")
+// djangoPaths: what the chat server sees of paths and queries, byte for byte.
+func djangoPaths(t *testing.T, d door, token string) {
+	for _, c := range []struct{ target, path, user, opponent string }{
+		{"/ws/k3y/alice", "/k3y/alice", "bob", "alice"},
+		{"/ws/k3y/%E5%BC%A0%20san", "/k3y/%E5%BC%A0%20san", "bob", "%E5%BC%A0%20san"},
+		{"/ws/?token=" + token + "&opponent=b%6fb+x", "/?token=" + token + "&opponent=b%6fb+x", "bob", "bob x"},
+		{"/ws?opponent=alice&&token=" + token + "&", "/?opponent=alice&&token=" + token + "&", "bob", "alice"},
+		{"/ws/k3y/alice?token=" + token, "/k3y/alice?token=" + token, "bob", ""},
+	} {
+		s := d.open(t, c.target)
+		got := decode[djangoHello](t, s.expect(t, ws.OpText))
+		if got.Path != c.path || got.User != c.user || got.Opponent != c.opponent {
+			t.Errorf("of %.40s the chat server saw %+v", c.target, got)
 		}
-		for _, c := range []struct {
-			from, to  *socket
-			text, got string
-		}{
-			{bob, san, "@san hello", `{"from": "bob", "text": "hello"}`},
-			{san, bob, "@bob 你好", `{"from": "san", "text": "\u4f60\u597d"}`},
-		} {
-			if err := c.from.send(ws.OpText, []byte(c.text)); err != nil {
-				t.Fatal(err)
-			}
-			if got := c.to.expect(t, ws.OpText); got != c.got {
-				t.Errorf("%q arrived as %s, want %s", c.text, got, c.got)
-			}
-		}
-		return bob, san
-	}
-	bob, san := speak()
-	chat.Kill()
-	for _, s := range []*socket{bob, san} {
-		if codes, _, err := s.end(); err != nil || len(codes) != 1 || codes[0] != 1014 {
-			t.Errorf("the server was killed, and the client got %v, %v, want 1014", codes, err)
-		}
-	}
-	chat.Start()
-	bob, san = speak()
-	for _, s := range []*socket{bob, san} {
-		if err := s.send(ws.OpClose, nil); err != nil {
+		if err := s.send(ws.OpClose, []byte{0x03, 0xe8}); err != nil {
 			t.Fatal(err)
 		}
 		if _, _, err := s.end(); err != nil {
-			t.Errorf("the end: %v", err)
+			t.Errorf("%.40s: the end: %v", c.target, err)
 		}
 	}
 }
 
-// chatToken is a token as chat servers of Django sites take it.
-func chatToken(user, secret string, expires time.Time) string {
-	encode := base64.RawURLEncoding.EncodeToString
-	claims, _ := json.Marshal(map[string]any{"user_id": 1, "username": user, "email": "a@example.gov", "exp": expires.Unix()})
-	signed := encode([]byte(`{"alg":"HS256","typ":"JWT"}`)) + "." + encode(claims)
-	mac := hmac.New(sha256.New, []byte(secret))
-	mac.Write([]byte(signed))
-	return signed + "." + encode(mac.Sum(nil))
+// djangoTalk: one by a token, one by a session, and a message each way.
+func djangoTalk(t *testing.T, d door, token string) {
+	bob, alice := d.open(t, "/ws/?token="+token+"&opponent=alice"), d.open(t, "/ws/al1ce/bob")
+	for _, s := range []*socket{bob, alice} {
+		s.expect(t, ws.OpText)
+	}
+	for _, from := range []struct {
+		s    *socket
+		name string
+	}{{bob, "bob"}, {alice, "alice"}} {
+		packet, _ := json.Marshal(map[string]string{"message": "你好 from " + from.name})
+		if err := from.s.send(ws.OpText, packet); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range []*socket{bob, alice} {
+			got := decode[struct{ From, Message string }](t, s.expect(t, ws.OpText))
+			if got.From != from.name || got.Message != "你好 from "+from.name {
+				t.Errorf("got %+v of %s", got, from.name)
+			}
+		}
+	}
+}
+
+// heardBy is how many handshakes the chat server has heard.
+func heardBy(chat *process) int { return strings.Count(chat.out.String(), "chat heard a handshake") }
+
+// djangoRefusals: whom the gateway refuses, the chat server never hears.
+func djangoRefusals(t *testing.T, e *example, d door, chat *process) {
+	later := time.Now().Add(time.Hour)
+	good := e.token(t, "bob", later)
+	parts := strings.Split(good, ".")
+	none := base64.RawURLEncoding.EncodeToString([]byte(`{"typ":"JWT","alg":"none"}`))
+	before := heardBy(chat)
+	for name, c := range map[string]struct {
+		target, code string
+		headers      []string
+	}{
+		"expired":               {"/ws/?opponent=alice&token=" + e.token(t, "bob", time.Now().Add(-time.Hour)), "token_expired", nil},
+		"mis-signed":            {"/ws/?token=" + e.signed(t, "some other secret of Django's", "bob", later), "token_invalid", nil},
+		"alg none":              {"/ws/?token=" + none + "." + parts[1] + ".", "token_invalid", nil},
+		"alg none, signed":      {"/ws/?token=" + none + "." + parts[1] + "." + parts[2], "token_invalid", nil},
+		"garbage":               {"/ws/?token=eyJ", "token_invalid", nil},
+		"two tokens":            {"/ws/?token=" + good + "&token=" + none, "token_invalid", nil},
+		"another in the header": {"/ws/?token=" + good, "token_invalid", []string{"Authorization", "Bearer " + none + ".e30."}},
+	} {
+		body := d.refused(t, 401, c.target, c.headers...)
+		if code := decode[said](t, body).Error; code != c.code {
+			t.Errorf("%s: %q, want %s", name, body, c.code)
+		}
+	}
+	for _, target := range []string{"/ws/nobody/bob", "/ws/", "/ws/k3y2", "/ws/bob/alice"} {
+		d.refused(t, 401, target) // Django's own answer
+	}
+	if n := heardBy(chat); n != before {
+		t.Errorf("the chat server heard %d handshakes that were refused", n-before)
+	}
+	if answer, body := d.request(t, "GET", "/session/", "", "X-Forwarded-Uri", "/ws/k3y/x"); answer.StatusCode != 403 {
+		t.Errorf("the endpoint answers clients: %s %s", answer.Status, body)
+	}
+}
+
+// djangoExpiry: the tunnel ends when the token does.
+func djangoExpiry(t *testing.T, e *example, d door, token string) {
+	s := d.open(t, "/ws/?token="+token+"&opponent=alice")
+	s.expect(t, ws.OpText)
+	codes, reasons, err := s.end()
+	if err != nil || len(codes) != 1 || codes[0] != ws.StatusPolicyViolation || reasons[0] != "token expired" {
+		t.Errorf("with its token the tunnel ended with %v %q, %v", codes, reasons, err)
+	}
+	e.awaitLog(1, `"ended_by":"expired"`)
 }

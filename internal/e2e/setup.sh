@@ -34,13 +34,7 @@ export PATH
 has() { command -v "$1" >/dev/null 2>&1; }
 has_chromium() { has chromium || has chromium-browser || has google-chrome; }
 has_chinese_font() { has fc-list && [ -n "$(fc-list :lang=zh-cn 2>/dev/null)" ]; }
-# Debian's module belongs to Debian's Python, which need not come first in PATH.
-has_websockets() {
-	for python in python3 /usr/bin/python3; do
-		has "$python" && "$python" -c 'import websockets' 2>/dev/null && return 0
-	done
-	return 1
-}
+has_websockets() { /usr/bin/python3 -c 'import websockets' 2>/dev/null; } # Debian's, whatever comes first in PATH
 
 # The Debian packages of what is not there.
 packages=

@@ -1,8 +1,8 @@
 // Package imservers runs real IM servers for tests: Prosody, ejabberd and
-// mosquitto, as the system's packages install them, and a chat server made with
-// Python's websockets. They are on loopback, each with a configuration and data of
-// its own, and end with the test that started them. No service of the system is
-// touched. It is for tests only, and imports nothing of this module.
+// mosquitto, as the system's packages install them, on loopback, each with a
+// configuration and data of its own, ended with the test that started it. No
+// service of the system is touched. It is for tests only, and imports nothing of
+// this module.
 package imservers
 
 import (
@@ -69,14 +69,14 @@ func (s *Server) Start() {
 func (s *Server) start() bool {
 	s.t.Helper()
 	from := s.log.length()
-	s.cmd = s.command()
-	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
-	s.cmd.WaitDelay = 5 * time.Second // a child of the server may hold its output open
-	endWithTests(s.cmd)
-	if err := s.cmd.Start(); err != nil {
-		s.t.Fatalf("starting %s: %v", s.cmd.Path, err)
+	cmd := s.command()
+	cmd.Stdout, cmd.Stderr = s.log, s.log
+	cmd.WaitDelay = 5 * time.Second // a child of the server may hold its output open
+	endWithTests(cmd)
+	if err := cmd.Start(); err != nil {
+		s.t.Fatalf("starting %s: %v", cmd.Path, err)
 	}
-	s.exited = make(chan struct{})
+	s.cmd, s.exited = cmd, make(chan struct{})
 	go func(cmd *exec.Cmd, exited chan struct{}) {
 		defer close(exited)
 		_ = cmd.Wait() // it is killed, so there is always an error
@@ -136,18 +136,12 @@ func program(t testing.TB, name string) string {
 			return path
 		}
 	}
-	lacking(t, name)
-	return ""
-}
-
-// lacking skips the test, or fails it where everything must be there.
-func lacking(t testing.TB, what string) {
-	t.Helper()
-	what += " is not installed: `make setup` gets it"
+	what := name + " is not installed: `make setup` gets it"
 	if os.Getenv("CI") == "true" {
 		t.Fatal(what)
 	}
 	t.Skip(what)
+	return ""
 }
 
 // writeFile writes a file of a server, and its folder.

@@ -23,7 +23,6 @@ func TestServersServe(t *testing.T) {
 		{"prosody", func(t testing.TB) *Server { return StartProsody(t, xmpp) }, session("/http-bind")},
 		{"ejabberd", func(t testing.TB) *Server { return StartEjabberd(t, xmpp) }, session("/bosh")},
 		{"mosquitto", func(t testing.TB) *Server { return StartMosquitto(t, MQTTOptions{}) }, mqtt},
-		{"chat", func(t testing.TB) *Server { return StartChat(t, ChatOptions{ID: "chat1"}) }, handshake},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -103,25 +102,6 @@ func session(path string) func(*testing.T, *Server) {
 		if err != nil || answer.StatusCode != http.StatusOK || !strings.Contains(string(text), "sid=") {
 			t.Fatalf("%s %s %v", answer.Status, text, err)
 		}
-	}
-}
-
-// handshake asks for a WebSocket.
-func handshake(t *testing.T, s *Server) {
-	t.Helper()
-	request, err := http.NewRequest(http.MethodGet, "http://"+s.HTTP+"/a/b", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"},
-		"Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}}
-	answer, err := http.DefaultTransport.RoundTrip(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatalf("the handshake is answered with %s", answer.Status)
 	}
 }
 
