@@ -43,6 +43,7 @@ type Listener struct {
 	TLS     bool
 	Public  Public // overrides Config.Public, field by field
 
+	Policy  *TLSPolicy          // with TLS: its own; nil: that of all listeners
 	Clients *ClientCertificates // with TLS: how clients are asked for certificates; nil: they are not
 
 	// With a service the listener is one public TCP port balanced over its
@@ -63,6 +64,9 @@ type NodePort struct {
 	TLS     bool
 	Host    string // the address to bind; "": every one
 	Listen  PortRule
+
+	Policy  *TLSPolicy          // as in Listener
+	Clients *ClientCertificates // likewise
 
 	ProxyProtocol ProxyProtocol // kind tcp
 	Origins       []string      // kind http, as in Route
