@@ -60,6 +60,9 @@ func asking(cfg *tls.Config, ask func(*tls.Config)) *tls.Config {
 			if err != nil {
 				return nil, err
 			}
+			if forChallenge(c) {
+				return c, nil // it ends with the handshake
+			}
 			if c != nil {
 				chosen = c
 			}

@@ -16,7 +16,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	r := s.newRequest(ctx)
 	defer r.recoverPanic()
 	p := r.resolve()
-	if p == nil {
+	if p == nil && !r.answered {
 		p = r.admit()
 	}
 	if p == nil {
@@ -34,7 +34,7 @@ func (s *Server) handleExpect(ctx *fasthttp.RequestCtx) (status int) {
 	defer s.lastResort(ctx)
 	r := s.newRequest(ctx)
 	p := r.resolve()
-	if p == nil {
+	if p == nil && !r.answered {
 		p = r.admit()
 	}
 	if p == nil && r.websocket {
@@ -104,6 +104,9 @@ func (r *request) resolve() *problem {
 	if r.listener.implied != nil && r.listener.implied.tcp {
 		return portChanged() // a reload, since the connection was accepted
 	}
+	if r.isChallenge() {
+		return nil
+	}
 	if r.cameBack() {
 		return r.loop()
 	}
@@ -159,6 +162,9 @@ func (m *match) nodeProblem() *problem {
 
 // dispatch does what the route says.
 func (r *request) dispatch() *problem {
+	if r.answered {
+		return r.serveChallenge()
+	}
 	switch route := r.match.route; {
 	case route.Redirect != "":
 		return r.serveRedirect()

@@ -259,7 +259,11 @@ func (l *listener) handshake(c *secureConn) error {
 	defer cancel()
 	gated := c.tls.NetConn().(*gatedConn)
 	c.socket.SetDeadline(time.Time{}) // ctx is the one deadline
-	return gated.through(ctx, c.tls.HandshakeContext)
+	err := gated.through(ctx, c.tls.HandshakeContext)
+	if err == nil && c.tls.ConnectionState().NegotiatedProtocol == challengeProtocol {
+		err = errChallengeDone
+	}
+	return err
 }
 
 // handshakeFailed says why a handshake failed. Clients that go away, probe or
@@ -271,6 +275,10 @@ func (l *listener) handshakeFailed(c *secureConn, err error) {
 		c.socket.SetWriteDeadline(time.Now().Add(time.Second))
 		io.WriteString(c.socket, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\nThis port speaks TLS: use https:// or wss://.\n")
 	}
+	if errors.Is(err, errChallengeDone) {
+		l.log.Info().Str("client", c.peer.Addr().String()).Str("name", c.tls.ConnectionState().ServerName).Msg("an ACME server verified a name")
+		return
+	}
 	cause := handshakeCause(err)
 	l.countHandshakeFailure(cause)
 	if errors.Is(err, errHandshakesFull) {
@@ -281,6 +289,9 @@ func (l *listener) handshakeFailed(c *secureConn, err error) {
 	if errors.Is(err, errHandshakePanic) {
 		l.server.panics.Add(1)
 		level = zerolog.ErrorLevel
+	}
+	if cause == noCertificate && l.server.noCertificate.due() {
+		level = zerolog.WarnLevel // once in ten seconds
 	}
 	l.log.WithLevel(level).Str("client", c.peer.Addr().String()).Str("cause", cause).Err(err).Msg("TLS handshake failed")
 }
@@ -294,11 +305,17 @@ func looksLikeHTTP(head []byte) bool {
 	return false
 }
 
+// noCertificate is the cause of a handshake whose certificate is still being got.
+const noCertificate = "no_certificate"
+
 // handshakeCause sorts handshake failures into a few causes.
 func handshakeCause(err error) string {
 	var notTLS tls.RecordHeaderError
 	var alert tls.AlertError
+	var lacking interface{ NoCertificate() bool }
 	switch {
+	case errors.As(err, &lacking) && lacking.NoCertificate():
+		return noCertificate
 	case errors.Is(err, errHandshakePanic):
 		return "panic"
 	case errors.Is(err, errHandshakesFull):

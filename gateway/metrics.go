@@ -69,7 +69,7 @@ func newMetrics(s *Server) *metrics {
 		}, []string{"error"}, func(code string) []string { return []string{code} }),
 		handshakes: newCounters(prometheus.CounterOpts{
 			Name: "singlegate_handshake_failures_total",
-			Help: "TLS handshakes that failed: timeout, client_left, client_refused (often a certificate it does not trust), not_tls, protocol, overloaded (limits.handshakes), panic.",
+			Help: "TLS handshakes that failed: timeout, client_left, client_refused (often a certificate it does not trust), not_tls, protocol, overloaded (limits.handshakes), no_certificate (it is still being got), panic.",
 		}, []string{"listener", "cause"}, handshakeLabels.values),
 		violations: newCounters(prometheus.CounterOpts{
 			Name: "singlegate_tunnel_violations_total",

@@ -39,6 +39,7 @@ type Options struct {
 	Upstream    *upstream.Set
 	Descriptors *Descriptors
 	Unknown     func() map[string]string // why nothing is known of services, by name; may be nil
+	Challenge   Challenge                // of ACME servers; nil: there is none
 	Collectors  []prometheus.Collector   // of metrics that stand beside the server's own
 }
 
@@ -52,6 +53,7 @@ type Server struct {
 	upstream    *upstream.Set
 	descriptors *Descriptors
 	unknown     func() map[string]string
+	challenge   Challenge
 
 	relay   *relay.Engine
 	tunnels *tunnels
@@ -81,6 +83,8 @@ type Server struct {
 	retry     *time.Timer // for them; nil: there are none
 	ownNodes  map[OwnAddress]bool
 	closed    bool
+
+	noCertificate seldom // handshakes for names whose certificate is still being got
 
 	drains drains
 	checks checks
@@ -113,7 +117,7 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("watching connections: %w", err)
 	}
 	s := &Server{
-		log: o.Log, access: o.Access, tls: o.TLS, tcpTLS: anyProtocol(o.TLS), upstream: o.Upstream, descriptors: o.Descriptors, unknown: o.Unknown,
+		log: o.Log, access: o.Access, tls: ungated(o.TLS), tcpTLS: anyProtocol(ungated(o.TLS)), upstream: o.Upstream, descriptors: o.Descriptors, unknown: o.Unknown, challenge: o.Challenge,
 		relay:     relay.New(),
 		tunnels:   newTunnels(),
 		watcher:   w,

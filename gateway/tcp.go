@@ -24,7 +24,7 @@ func anyProtocol(cfg *tls.Config) *tls.Config {
 	if choose := cfg.GetConfigForClient; choose != nil {
 		free.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			chosen, err := choose(hello)
-			if chosen != nil {
+			if chosen != nil && !forChallenge(chosen) {
 				chosen = chosen.Clone()
 				chosen.NextProtos = nil
 			}

@@ -84,7 +84,7 @@ func (c *certsCommand) report(ctx context.Context, say words) (certReport, error
 	}
 	fault, _, _ := strings.Cut(err.Error(), "\n")
 	return certReport{From: "config", Fault: fault, Certificates: admin.Certificates{
-		Time: time.Now(), Certificates: store.Infos(), Faults: []string{},
+		Time: time.Now(), Certificates: append(store.Infos(), acmeInfos(file)...), Faults: []string{},
 	}}, nil
 }
 
@@ -120,7 +120,7 @@ func certsView(r certReport, file string, say words, own certWords) string {
 			source += " (" + c.Alias + ")"
 		}
 		t.add([]string{
-			shown(own.names(c)), shown(own.issuer(c)), own.chain(c), shown(c.Key), own.days(c.NotAfter.Sub(r.Time)),
+			shown(own.names(c)), shown(own.issuer(c)), own.chain(c), shown(c.Key), own.days(c, r.Time),
 			fmt.Sprintf("%*s", width, served(r, c)), own.ocsp(r, c.OCSP), shown(source),
 		})
 		troubles = append(troubles, own.troubles(c)...)

@@ -27,6 +27,7 @@ type site struct {
 	admin  *admin.Server // nil when there is no admin address
 	fds    *gateway.Descriptors
 	nodes  feed
+	acme   issuance
 	tended func() // ends following the certificates' files, and waits for it; nil: not begun
 }
 
@@ -41,12 +42,14 @@ func openSite(file *config.File, store *certs.Store, log zerolog.Logger) (*site,
 		Upstream:    upstream.New(s.fds),
 		Descriptors: s.fds,
 		Unknown:     s.nodes.unknown,
+		Challenge:   s.acme.answer,
 		Collectors:  []prometheus.Collector{newConsulErrors(&s.nodes.failed), newCertMetrics(store)},
 	})
 	if err != nil {
 		return nil, err
 	}
 	s.nodes.log, s.nodes.publish = log, s.server.Publish
+	s.acme.log = log
 	if file.Admin.Address != "" {
 		if s.admin, err = admin.Start(file.Admin.Address, surface{s.server, store}); err != nil {
 			err = fmt.Errorf("admin address: %w", err)
@@ -54,6 +57,9 @@ func openSite(file *config.File, store *certs.Store, log zerolog.Logger) (*site,
 	}
 	if err == nil {
 		err = s.apply(file)
+	}
+	if err == nil {
+		err = s.manage(file)
 	}
 	if err != nil {
 		s.close(context.Background())
@@ -73,6 +79,22 @@ func (s *site) apply(file *config.File) error {
 	return s.nodes.follow(file)
 }
 
+// manage has certificates by ACME got and served, once the listeners are open.
+func (s *site) manage(file *config.File) error {
+	for _, w := range acmeWarnings(file, s.certs) {
+		s.log.Warn().Msg(w)
+	}
+	if err := s.acme.follow(file, s.server.Entries()); err != nil {
+		return err
+	}
+	if len(file.ACME) == 0 {
+		s.certs.Manage(nil)
+	} else {
+		s.certs.Manage(managed{&s.acme})
+	}
+	return nil
+}
+
 // reload takes a new config, or says why not and lets the old one go on.
 func (s *site) reload(file *config.File, store *certs.Store, err error) {
 	before := s.file
@@ -87,6 +109,9 @@ func (s *site) reload(file *config.File, store *certs.Store, err error) {
 		return
 	}
 	s.certs.Adopt(store)
+	if err := s.manage(file); err != nil {
+		s.log.Error().Err(err).Msg("certificates by ACME stay as they were")
+	}
 	if file.Admin != before.Admin {
 		s.log.Warn().Msg("admin.address changes with a restart")
 	}
@@ -99,6 +124,10 @@ func (s *site) reload(file *config.File, store *certs.Store, err error) {
 // announce says what is served where.
 func (s *site) announce() {
 	for _, c := range s.certs.Infos() {
+		if c.NotAfter.IsZero() {
+			s.log.Info().Strs("names", c.Names).Str("source", c.Source).Msg("certificate to come")
+			continue
+		}
 		s.log.Info().Strs("names", c.Names).Time("not_after", c.NotAfter).Str("file", c.Source).Msg("certificate")
 	}
 	for _, e := range s.server.Entries() {
@@ -142,6 +171,7 @@ func (s *site) close(ctx context.Context) {
 	if s.tended != nil {
 		s.tended()
 	}
+	s.acme.stop()
 	s.server.Shutdown(ctx)
 	if s.admin != nil {
 		s.admin.Close()

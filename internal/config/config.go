@@ -31,6 +31,9 @@ type File struct {
 	Admin   Admin
 	Logs    Logs
 
+	ACME   []ACME // certificates to be got; what Certs names comes first
+	Shared Shared
+
 	Consul         *discovery.ConsulConfig // nil: the environment says where Consul is, if anything does
 	ConsulServices []discovery.ConsulService
 	DNSServices    []discovery.DNSService
@@ -108,11 +111,15 @@ func (d *decoder) decodeFile(root value) *File {
 	waits := gateway.DefaultTimeouts()
 	read(o, "timeouts", &waits, d.timeouts(waits))
 	ls := d.listenersOf(o, f.Admin, waits)
-	certain := read(o, "tls", &f.Certs, d.tls) || !o.has("tls")
+	var ts tlsRules
+	certain := read(o, "tls", &ts, d.tls) || !o.has("tls")
+	f.Certs, f.Shared = ts.Config, ts.shared
+	f.ACME = d.acmeOf(ts.acme, ts.shared, ls)
 	ss := d.servicesOf(o)
 	var w where
 	if read(o, "discovery", &w, d.discovery) || !o.has("discovery") {
 		d.checkConsul(w, ss)
+		d.checkSharedConsul(w, ts)
 	}
 	f.Consul, f.Cache, f.TagPrefix = w.consul, w.cache, w.tags.prefix
 	g.TagRoutes = d.tagRoutes(w.tags, ls, waits)
@@ -130,7 +137,7 @@ func (d *decoder) decodeFile(root value) *File {
 	d.checkPorts(ports, ls, ss, f.Admin)
 	rs := d.routesOf(o, ctx)
 	o.done()
-	if certain && len(f.Certs.Certificates) == 0 {
+	if certain && len(f.Certs.Certificates)+len(f.ACME) == 0 {
 		d.checkTLS(ls.list)
 		d.checkPortTLS(ports)
 	}
