@@ -41,6 +41,14 @@ type Server struct {
 	management string
 	client     *http.Client
 	log        *output
+	stops      []func()
+}
+
+// Stop ends the server before its test does.
+func (s *Server) Stop() {
+	for _, stop := range s.stops {
+		stop()
+	}
 }
 
 // Start runs a server until the test ends.
@@ -132,9 +140,13 @@ func (s *Server) run(t testing.TB, tool string, env []string, args ...string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop := sync.OnceFunc(func() {
 		cmd.Process.Kill()
 		cmd.Wait()
+	})
+	s.stops = append(s.stops, stop)
+	t.Cleanup(func() {
+		stop()
 		if t.Failed() {
 			t.Logf("the log of %s and others:\n%s", tool, s.Log())
 		}
