@@ -45,8 +45,8 @@ func acmeWishes(file *config.File) ([]acmeWish, error) {
 	var list []acmeWish
 	var errs []error
 	for _, a := range file.ACME {
-		w, err := acmeWishOf(file, a)
-		if err != nil {
+		w, problems := acmeWishOf(file, a)
+		for _, err := range problems {
 			errs = append(errs, fmt.Errorf("%s: acme: %w", a.At, err))
 		}
 		w.At = ""
@@ -55,9 +55,8 @@ func acmeWishes(file *config.File) ([]acmeWish, error) {
 	return list, errors.Join(errs...)
 }
 
-func acmeWishOf(file *config.File, a config.ACME) (acmeWish, error) {
-	w := acmeWish{ACME: a, consul: file.Shared.Consul}
-	var errs []error
+func acmeWishOf(file *config.File, a config.ACME) (w acmeWish, errs []error) {
+	w = acmeWish{ACME: a, consul: file.Shared.Consul}
 	read := func(what, name string) string {
 		if name == "" {
 			return ""
@@ -89,7 +88,7 @@ func acmeWishOf(file *config.File, a config.ACME) (acmeWish, error) {
 	} else if err := checkFolder(a.Storage); err != nil {
 		errs = append(errs, err)
 	}
-	return w, errors.Join(errs...)
+	return w, errs
 }
 
 // maxSmall bounds the files that are read here.
@@ -134,7 +133,7 @@ func checkFolder(name string) error {
 			return fmt.Errorf("storage %s: %s is a file; name a folder", name, dir)
 		case err == nil || dir == filepath.Dir(dir):
 			return nil
-		case !errors.Is(err, os.ErrNotExist):
+		case errors.Is(err, os.ErrPermission):
 			return fmt.Errorf("storage %s: %w", name, err)
 		}
 	}
@@ -200,7 +199,8 @@ func (i *issuance) follow(file *config.File, entries []gateway.Entry) error {
 		}
 		run, err := i.start(w, file.ACME[n].At, file.Certs.NoStapling)
 		if err != nil {
-			return errors.Join(fmt.Errorf("%s: acme: %w", file.ACME[n].At, err), i.end(next, before))
+			endThose(next, before)
+			return fmt.Errorf("%s: acme: %w", file.ACME[n].At, err)
 		}
 		next = append(next, run)
 	}
@@ -214,14 +214,13 @@ func (i *issuance) follow(file *config.File, entries []gateway.Entry) error {
 	return nil
 }
 
-// end ends runs that were begun in vain.
-func (i *issuance) end(begun, before []*acmeRun) error {
+// endThose ends runs that were begun in vain.
+func endThose(begun, before []*acmeRun) {
 	for _, r := range begun {
 		if !r.among(before) {
 			r.stop()
 		}
 	}
-	return nil
 }
 
 // serve has new runs answer, and ends the old ones when they are of no use.
