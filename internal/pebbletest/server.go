@@ -201,19 +201,24 @@ func (s *Server) await(t testing.TB, directory, dns string) {
 // Issued is whom the server's certificates are verified by.
 func (s *Server) Issued(t testing.TB) *x509.CertPool {
 	t.Helper()
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM([]byte(s.Root(t)))
+	return pool
+}
+
+// Root is the same as PEM.
+func (s *Server) Root(t testing.TB) string {
+	t.Helper()
 	resp, err := s.client.Get(s.management + "/roots/0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	block, _ := pem.Decode(text)
-	if err != nil || block == nil {
+	if block, _ := pem.Decode(text); err != nil || block == nil {
 		t.Fatalf("the server's root is %q, %v", text, err)
 	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(text)
-	return pool
+	return string(text)
 }
 
 // Log is what the servers have said.
