@@ -117,6 +117,17 @@ func addressRefused() *problem {
 		en: "This may not be used from your address.", zh: "不允许从您的地址访问。"}
 }
 
+func corsRefused() *problem {
+	return &problem{status: 403, code: "cors_refused",
+		en: "Pages of this origin may not ask for this.", zh: "不允许该来源(Origin)的页面访问。"}
+}
+
+// bodyTooLarge comes after so many bytes as are allowed.
+func bodyTooLarge(limit int64) *problem {
+	return (&problem{status: 413, code: "body_too_large", endConn: true,
+		en: "The request's body is larger than %d bytes.", zh: "请求体超过 %d 字节。"}).naming(limit)
+}
+
 func rangeRefused() *problem {
 	return &problem{status: 416, code: "range_not_satisfiable",
 		en: "The requested range is not in the file.", zh: "请求的范围不在文件之内。"}

@@ -88,7 +88,8 @@ type state struct {
 	table      *table
 	own        *ownSockets
 	redact     *redactor
-	securePort uint16 // public port of the first TLS listener; 0: there is none
+	securePort uint16              // public port of the first TLS listener; 0: there is none
+	secure     []*listenerSettings // of the listeners with TLS that serve routes
 }
 
 // Check tells what Apply would refuse in a config, without starting anything:
@@ -289,9 +290,12 @@ func (s *Server) swap(cfg *Config, keep map[string]bool) {
 	s.noteTags(before, st.table)
 	s.loops.forget()
 	for _, lc := range cfg.Listeners {
-		if l := s.listeners[lc.key()]; l != nil && lc.TLS && lc.Service == "" && st.securePort == 0 {
-			st.securePort = l.settings.Load().public.Port
+		if l := s.listeners[lc.key()]; l != nil && lc.TLS && lc.Service == "" {
+			st.secure = append(st.secure, l.settings.Load())
 		}
+	}
+	if len(st.secure) > 0 {
+		st.securePort = st.secure[0].public.Port
 	}
 	s.state.Store(st)
 }

@@ -450,7 +450,7 @@ func TestStaticFallback(t *testing.T) {
 		a := s.get(t, target, "Accept", browser)
 		a.expect(t, 200, "app")
 		a.expectHeader(t, "Cache-Control", "no-cache")
-		a.expectHeader(t, "Vary", "Accept")
+		a.expectHeader(t, "Vary", "Accept, Accept-Encoding")
 		a.expectHeader(t, "Content-Type", "text/html; charset=utf-8")
 		s.do(t, http.MethodHead, target, "accept", browser).expect(t, 200, "")
 		s.get(t, target, "Accept", browser, "If-None-Match", a.Header.Get("Etag")).expect(t, 304, "")

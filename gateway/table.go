@@ -64,6 +64,9 @@ func newRoute(rc Route, path string) (*route, error) {
 	if err != nil {
 		return nil, err
 	}
+	if rc.Page == PageHostMeta && rc.CORS == nil {
+		rc.CORS = hostMetaCORS()
+	}
 	return &route{Route: rc, name: rc.Host + path, host: newHostPattern(rc.Host), path: pattern}, nil
 }
 
