@@ -9,13 +9,13 @@ import (
 // rewrite removed from the request: the prefix, and of whole URLs also the scheme
 // and host that the client knows.
 type redirectMap struct {
-	public string // the prefix as the client wrote it, without a slash at its end: "/app"; "": none
-	node   string // what stood upstream in its place, likewise
-	origin string // "https://im.example.gov:8443", of the request; "": it named no host
-	host   string // canonical, without its port
-	port   string // of the request, "" where it named none
-	others []string
-	local  string // the node's port
+	public string   // the prefix as the client wrote it, without a slash at its end: "/app"; "": none
+	node   string   // what stood upstream in its place, likewise
+	origin string   // "https://im.example.gov:8443", of the request; "": it named no host
+	host   string   // of origin, without its port
+	port   string   // of origin; "": it has none
+	others []string // further names and addresses, with their ports, of the node's side
+	local  string   // the node's port
 }
 
 // redirectMap is that of the request and the node that answers it.
@@ -24,13 +24,15 @@ func (r *request) redirectMap() *redirectMap {
 	m := &redirectMap{
 		public: strings.TrimSuffix(strings.TrimSuffix(r.path, r.match.rest), "/"),
 		node:   strings.TrimSuffix(route.Rewrite, "/"),
-		host:   r.host,
 	}
 	proto, host := r.publicOrigin()
 	if host != "" {
 		m.origin = proto + "://" + host
 	}
-	_, m.port = splitAuthority(r.rawHost)
+	m.host, m.port = splitAuthority(host)
+	if r.rawHost != host {
+		m.others = append(m.others, r.rawHost) // a proxy's name for the gateway
+	}
 	if host, ok := route.RequestHeaders.value("Host"); ok {
 		m.others = append(m.others, host)
 	}
@@ -43,18 +45,30 @@ func (r *request) redirectMap() *redirectMap {
 	return m
 }
 
-// publicOrigin is how the client named the gateway, as far as the node hears of
-// it by X-Forwarded-Proto and X-Forwarded-Host.
+// publicOrigin is how the client named the gateway: with its own scheme and host
+// where a trusted proxy stands between and says what they were.
 func (r *request) publicOrigin() (proto, host string) {
 	proto, host = "http", r.rawHost
 	if r.conn.secure {
 		proto = "https"
 	}
-	if r.trusted {
-		proto = firstOr(r.headers("X-Forwarded-Proto"), proto)
-		host = firstOr(r.headers("X-Forwarded-Host"), host)
+	if !r.trusted {
+		return proto, host
+	}
+	if said := r.firstSaid("X-Forwarded-Proto"); said == "http" || said == "https" {
+		proto = said
+	}
+	said := r.firstSaid("X-Forwarded-Host")
+	if _, err := canonicalHost(said); err == nil && said != "" {
+		host = said
 	}
 	return proto, host
+}
+
+// firstSaid is the first element of a list, which the proxy next to the client wrote.
+func (r *request) firstSaid(name string) string {
+	first, _, _ := strings.Cut(firstOr(r.headers(name), ""), ",")
+	return strings.TrimSpace(first)
 }
 
 // apply maps what a node's answer says of addresses.
