@@ -66,7 +66,7 @@ func (l hostMetaLinks) xml() []byte {
 func (l hostMetaLinks) json() []byte {
 	body, _ := json.MarshalIndent(struct {
 		Links []hostMetaLink `json:"links"`
-	}{slices.Concat([]hostMetaLink{}, l)}, "", "  ")
+	}{append([]hostMetaLink{}, l...)}, "", "  ")
 	return append(body, '\n')
 }
 
@@ -114,7 +114,7 @@ func (r *request) secureOrigin(route *route) (origin string, ok bool) {
 	public, ok := r.securePublic(route)
 	if !ok {
 		proto, host := r.publicOrigin()
-		return host, proto == "https" && host != "" && route.Host == ""
+		return host, r.trusted && !r.conn.secure && proto == "https" && host != "" && route.Host == "" && route.on(r.listener.Name)
 	}
 	host := route.Host
 	if host == "" {
@@ -136,7 +136,7 @@ func (r *request) secureOrigin(route *route) (origin string, ok bool) {
 }
 
 func (r *request) securePublic(route *route) (public Public, ok bool) {
-	serves := func(s *listenerSettings) bool { return s.TLS && s.implied == nil && (len(route.Listeners) == 0 || slices.Contains(route.Listeners, s.Name)) }
+	serves := func(s *listenerSettings) bool { return s.TLS && s.implied == nil && route.on(s.Name) }
 	if serves(r.listener) {
 		return r.listener.public, true
 	}

@@ -127,6 +127,11 @@ func (r *route) takes(listener string, websocket bool) bool {
 			return false
 		}
 	}
+	return r.on(listener)
+}
+
+// on tells whether the route is one of that listener.
+func (r *route) on(listener string) bool {
 	return len(r.Listeners) == 0 || slices.Contains(r.Listeners, listener)
 }
 
