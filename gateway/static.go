@@ -44,7 +44,7 @@ func openStatic(dir, fallback string) (*staticFiles, error) {
 	if err != nil {
 		return nil, fmt.Errorf("static folder %s cannot be opened: %w", dir, err)
 	}
-	f := &staticFiles{root: root}
+	f := &staticFiles{root: root, zips: zips{most: zipKept}}
 	if fallback == "" {
 		return f, nil
 	}

@@ -130,6 +130,7 @@ func compressible(name string) bool {
 // time; while memory is full of files that are in use, others go out as they are.
 // Its methods may be called concurrently.
 type zips struct {
+	most int64      // bytes that may be kept
 	work sync.Mutex // held while a file is compressed
 
 	mu    sync.Mutex
@@ -198,7 +199,7 @@ func (z *zips) room(name string, size int64, now time.Time) bool {
 // zipNote is what the note of a file costs that does not get smaller, roughly.
 const zipNote = 256
 
-func (z *zips) fits(size int64) bool { return z.size+size+zipNote <= zipKept }
+func (z *zips) fits(size int64) bool { return z.size+size+zipNote <= z.most }
 
 func (z *zips) forget(name string) {
 	if old := z.files[name]; old != nil {
