@@ -102,6 +102,8 @@ type ServiceRef struct {
 
 	TunnelsPerNode  int          // how many a node may have; more: 503; 0: no cap
 	SourceAddresses []netip.Addr // of this machine, from which its nodes are connected to, in turn; none: the system chooses
+
+	TLS *upstream.TLS // how its nodes are spoken to; nil: without TLS
 }
 
 // TunnelPolicy is what becomes of a node's tunnels when something happens to

@@ -16,6 +16,11 @@ func Warnings(cfg Config) []string {
 	for _, p := range cfg.NodePorts {
 		warnings = append(warnings, p.Frames.warnings(p.At)...)
 	}
+	for _, ref := range cfg.Services {
+		if t := ref.TLS; t != nil && t.Config != nil && t.Config.InsecureSkipVerify {
+			warnings = append(warnings, ref.At+": tls: verify: false: whoever can come between the gateway and a node of \""+ref.Name+"\" can read and change everything; name the nodes' CA instead (ca)")
+		}
+	}
 	return warnings
 }
 

@@ -27,6 +27,7 @@ type exchange struct {
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 	body     *requestBody // nil: the request has none
+	poll     *poll        // nil: it is no message of BOSH
 	lease    *upstream.Lease
 	answer   *http.Response // set when the client is being answered
 	answered atomic.Bool    // so it is
@@ -247,8 +248,9 @@ type requestBody struct {
 	complete atomic.Bool // read to its end
 	received atomic.Int64
 
-	mu  sync.Mutex // held while the stream is read
-	src io.Reader  // nil when detached
+	mu     sync.Mutex // held while the stream is read
+	prefix []byte     // what was read of src already
+	src    io.Reader  // nil when detached
 }
 
 // Read implements io.Reader. A body that ends early is an error, also where
@@ -269,6 +271,11 @@ func (b *requestBody) Read(p []byte) (n int, err error) {
 		return 0, io.EOF
 	}
 	p = b.within(p)
+	if len(b.prefix) > 0 {
+		n = copy(p, b.prefix)
+		b.prefix = b.prefix[n:]
+		return b.judge(n, nil)
+	}
 	if b.x.answered.Load() {
 		n, err = b.src.Read(p) // the node has begun to answer: its silence is counted there
 		return b.judge(n, err)

@@ -116,7 +116,7 @@ func (r *request) resolve() *problem {
 	if r.cameBack() {
 		return r.loop()
 	}
-	if r.server.stopping.Load() && r.websocket {
+	if r.server.stopping.Err() != nil && r.websocket {
 		return stopping()
 	}
 	m, ok := r.findMatch()
@@ -145,6 +145,15 @@ func (m *match) problem() *problem {
 		return nil
 	case m.service == nil:
 		return noSnapshot(m.route.Service)
+	case m.route.Kind == KindBOSH:
+		return nil // it depends on the session, which may go on where none may begin
+	}
+	return m.nodeProblem()
+}
+
+// nodeProblem says why the node of a pinned match gets nothing new.
+func (m *match) nodeProblem() *problem {
+	switch {
 	case !m.pinned:
 		return nil
 	case m.node == nil && m.service.Partial:
@@ -170,6 +179,8 @@ func (r *request) dispatch() *problem {
 		return r.servePage()
 	case r.websocket:
 		return r.serveWebSocket()
+	case route.Kind == KindBOSH:
+		return r.serveBOSH()
 	}
 	return r.serveHTTP()
 }
@@ -180,6 +191,9 @@ func (r *request) refuse(p *problem) {
 		return
 	}
 	p.write(r.ctx, r.id)
+	if r.match.route != nil && r.match.route.Kind == KindBOSH {
+		p = r.refuseBOSH(p)
+	}
 	r.policeOwn()
 	if p.endConn || r.websocket || r.hasBody() {
 		// What follows on this connection must never be taken for a request.

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
 
+	"singlegate/gateway/bosh"
 	"singlegate/upstream"
 )
 
@@ -26,14 +28,14 @@ func (r *request) serveHTTP() *problem {
 
 func (x *exchange) forward() *problem {
 	pick := picker{match: &x.r.match, own: x.r.state.own}
-	header := x.r.upstreamHeader()
+	header := x.header()
 	for {
 		lease, addr, p := pick.next()
 		if p != nil {
 			return p
 		}
 		x.lease = lease
-		answer, err := x.r.server.upstream.RoundTrip(x.request(addr, header))
+		answer, err := x.send(x.request(addr, header))
 		if err == nil {
 			lease.Worked()
 			x.notWaiting()
@@ -65,8 +67,28 @@ func (x *exchange) accept(answer *http.Response) *problem {
 		answer.Body.Close()
 		return upstreamFailed().because(err)
 	}
+	if x.poll != nil {
+		x.poll.answered(answer)
+	}
 	x.reply(answer)
 	return nil
+}
+
+// header is that of the request to the node.
+func (x *exchange) header() http.Header {
+	h := x.r.upstreamHeader()
+	if x.poll != nil && x.poll.marks() {
+		maps.DeleteFunc(h, func(name string, _ []string) bool { return strings.EqualFold(name, "Accept-Encoding") })
+	}
+	return h
+}
+
+// send asks the node.
+func (x *exchange) send(req *http.Request) (*http.Response, error) {
+	if x.poll != nil && x.poll.form == bosh.Script {
+		return x.r.server.upstream.RoundTripOnce(req)
+	}
+	return x.r.server.upstream.RoundTrip(req)
 }
 
 // request is what the node gets: path and query as they are.

@@ -26,6 +26,7 @@ type metrics struct {
 	handshakes *counters[handshakeLabels]
 	violations *counters[violation]
 	traffic    *traffic
+	bosh       *boshMetrics
 }
 
 // An origin is what a route or a listener is called: by its name, or, of a port
@@ -50,6 +51,7 @@ func newMetrics(s *Server) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		traffic:  newTraffic(),
+		bosh:     newBOSHMetrics(),
 		requests: newCounters(prometheus.CounterOpts{
 			Name: "singlegate_requests_total",
 			Help: "HTTP requests and WebSocket handshakes by route and the status the client got. 101: a WebSocket began. 499: the client left first. Route \"\": none matched.",
@@ -77,6 +79,7 @@ func newMetrics(s *Server) *metrics {
 		}, func() float64 { return float64(s.panics.Load()) }),
 		newMetricsCollector(s),
 		newCapsCollector(s),
+		m.bosh,
 	)
 	return m
 }

@@ -21,11 +21,21 @@ type problem struct {
 	retry   int   // Retry-After in seconds; 0: none
 	cause   error // for the log only
 	endConn bool  // the connection cannot carry another request
+
+	allow     string // the methods that are allowed, of a 405
+	condition string // the answer is a BOSH message that ends the session with this condition
 }
 
 func (p *problem) because(err error) *problem {
 	q := *p
 	q.cause = err
+	return &q
+}
+
+// allowing is the problem with the methods that are allowed instead.
+func (p *problem) allowing(methods string) *problem {
+	q := *p
+	q.allow = methods
 	return &q
 }
 
@@ -76,7 +86,7 @@ func versionRefused() *problem {
 }
 
 func methodRefused(method string) *problem {
-	return (&problem{status: 405, code: "method_not_allowed", endConn: true,
+	return (&problem{status: 405, code: "method_not_allowed", endConn: true, allow: "GET, HEAD",
 		en: "The method %s is not allowed here.", zh: "此处不允许使用 %s 方法。"}).naming(method)
 }
 
@@ -252,8 +262,12 @@ func (p *problem) write(ctx *fasthttp.RequestCtx, requestID string) {
 	if p.status == fasthttp.StatusUpgradeRequired {
 		h.Set("Sec-WebSocket-Version", "13")
 	}
-	if p.status == fasthttp.StatusMethodNotAllowed {
-		h.Set("Allow", "GET, HEAD")
+	if p.allow != "" {
+		h.Set("Allow", p.allow)
+	}
+	if p.condition != "" {
+		p.writeBOSH(ctx)
+		return
 	}
 	chinese := prefersChinese(headerOf(ctx, "Accept-Language"))
 	if wantsPage(headerOf(ctx, "Accept")) {

@@ -68,6 +68,9 @@ func (r *redactor) queryString(query string) string {
 	if query == "" {
 		return ""
 	}
+	if c := strings.ToLower(query); strings.HasPrefix(c, "?<") || strings.HasPrefix(c, "?%3c") {
+		return "?" + redacted // a message of BOSH: in it are its session's id, or a password
+	}
 	var b strings.Builder
 	rest := query
 	for rest != "" {

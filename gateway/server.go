@@ -65,7 +65,8 @@ type Server struct {
 	state    atomic.Pointer[state] // what a request sees
 	loopID   string
 	loops    loops
-	stopping atomic.Bool
+	stopping context.Context // ends when Shutdown begins
+	stop     context.CancelFunc
 	running  context.Context // ends when the server has ended
 	ended    context.CancelCauseFunc
 
@@ -123,6 +124,7 @@ func New(o Options) (*Server, error) {
 	s.drains.active = map[upstream.Key]*drain{}
 	s.buffers.New = func() any { b := make([]byte, 32<<10); return &b }
 	s.running, s.ended = context.WithCancelCause(context.Background())
+	s.stopping, s.stop = context.WithCancel(s.running)
 	s.state.Store(&state{cfg: &Config{}, table: &table{}, redact: newRedactor(Redact{})})
 	return s, nil
 }
@@ -148,6 +150,7 @@ func (s *Server) Apply(cfg Config, snap *discovery.Snapshot) error {
 	}
 	s.routes = routes
 	s.upstream.SetSources(sourcesOf(&cfg))
+	s.upstream.SetTLS(nodesTLS(&cfg))
 	s.gate.limit(cfg.Limits.Handshakes)
 	var changes upstream.Changes
 	if snap != nil {
@@ -302,7 +305,7 @@ func (s *Server) swap(cfg *Config, keep map[string]bool) {
 
 // Ready tells why the gateway should not be sent clients: nothing when it should.
 func (s *Server) Ready() (reasons []string) {
-	if s.stopping.Load() {
+	if s.stopping.Err() != nil {
 		return []string{"the gateway is stopping"}
 	}
 	st := s.state.Load()
@@ -361,7 +364,7 @@ func (s *Server) Tunnels() int { return s.tunnels.count() }
 // may finish; at the deadline, or when ctx ends, what is left is cut. When it
 // returns, every goroutine of the server has ended.
 func (s *Server) Shutdown(ctx context.Context) {
-	s.stopping.Store(true)
+	s.stop()
 	end := s.state.Load().cfg.Shutdown
 	ctx, cancel := context.WithTimeout(ctx, max(end.Deadline, time.Millisecond))
 	defer cancel()

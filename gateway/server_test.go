@@ -180,7 +180,7 @@ func TestShutdownLetsRequestsFinish(t *testing.T) {
 		defer close(done)
 		e.Shutdown(context.Background())
 	}()
-	eventually(t, "the gateway is stopping", e.stopping.Load)
+	eventually(t, "the gateway is stopping", func() bool { return e.stopping.Err() != nil })
 	close(release)
 	answer, err := io.ReadAll(c)
 	if err != nil || !strings.HasSuffix(string(answer), "finished") {
@@ -217,7 +217,7 @@ func TestShutdownCuts(t *testing.T) {
 				e.Shutdown(ctx)
 			}()
 			if how == "second signal" {
-				eventually(t, "the gateway is stopping", e.stopping.Load)
+				eventually(t, "the gateway is stopping", func() bool { return e.stopping.Err() != nil })
 				cancel()
 			}
 			<-done

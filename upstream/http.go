@@ -82,12 +82,22 @@ func DialFailed(err error) bool {
 // with a body only if nothing was sent, one without if its method is idempotent.
 // A panic of the dialer is the caller's.
 func (s *Set) RoundTrip(req *http.Request) (*http.Response, error) {
-	answer, err := s.transport.RoundTrip(req)
+	return s.roundTrip(s.transport, req)
+}
+
+func (s *Set) roundTrip(by *http.Transport, req *http.Request) (*http.Response, error) {
+	answer, err := by.RoundTrip(req)
 	var p *dialPanic
 	if errors.As(err, &p) {
 		panic(p.Error())
 	}
 	return answer, err
+}
+
+// RoundTripOnce is RoundTrip over a connection of its own, so that the request
+// is sent to the node once at most, whatever its method.
+func (s *Set) RoundTripOnce(req *http.Request) (*http.Response, error) {
+	return s.roundTrip(s.single, req)
 }
 
 // dialPanic is a panic of the dialer on its way to the goroutine it belongs to.

@@ -45,7 +45,9 @@ type View struct {
 type Set struct {
 	dialer    Dialer
 	transport *http.Transport
+	single    *http.Transport                         // whose connections are not used again
 	sources   atomic.Pointer[map[string][]netip.Addr] // by service
+	tls       atomic.Pointer[map[string]TLS]          // likewise
 	readers   sync.Pool                               // of *bufio.Reader, for answers to handshakes
 
 	mu     sync.Mutex
@@ -76,7 +78,8 @@ func New(dialer Dialer) *Set {
 		dialer = Net{}
 	}
 	s := &Set{dialer: dialer, states: map[Key]*state{}, nodes: map[Key]discovery.Node{}, turns: map[string]*atomic.Uint32{}}
-	s.transport = s.newTransport()
+	s.transport, s.single = s.newTransport(), s.newTransport()
+	s.single.DisableKeepAlives = true
 	return s
 }
 

@@ -34,8 +34,9 @@ type File struct {
 	Consul         *discovery.ConsulConfig // nil: the environment says where Consul is, if anything does
 	ConsulServices []discovery.ConsulService
 	DNSServices    []discovery.DNSService
-	TagPrefix      string // how tags begin by which services in Consul ask for routes; "": none do
-	Cache          string // the file that keeps the last snapshot; "": none does
+	NodeTLS        map[string]certs.Client // how the nodes of services are spoken to that speak TLS; their Gateway.Services lack TLS.Config
+	TagPrefix      string                  // how tags begin by which services in Consul ask for routes; "": none do
+	Cache          string                  // the file that keeps the last snapshot; "": none does
 }
 
 // Admin is the listener for metrics, health and nodes.
@@ -135,6 +136,7 @@ func (d *decoder) decodeFile(root value) *File {
 	g.Listeners = ls.configs()
 	g.Services = ss.refs()
 	f.Nodes = ss.nodes()
+	f.NodeTLS = ss.clients()
 	f.ConsulServices, f.DNSServices = ss.elsewhere()
 	g.Routes = configsOf(rs)
 	g.NodePorts = nodePortConfigs(ports)

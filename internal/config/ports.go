@@ -69,6 +69,7 @@ func (d *decoder) nodePort(v value, ctx routeContext) (*nodePort, bool) {
 	d.checkPortKind(np)
 	d.checkService(o, np.service, np.port, ctx.services)
 	d.checkMappedNodes(np, ctx.services.byName[np.Service])
+	d.checkProxyTLS(o, np.Port, ctx.services.byName[np.Service])
 	return np, true
 }
 
@@ -271,6 +272,7 @@ func (d *decoder) checkListenerServices(ls listeners, ss services) {
 	for _, l := range ls.list {
 		if l.o != nil {
 			d.checkService(l.o, l.service, l.port, ss)
+			d.checkProxyTLS(l.o, l.port.value, ss.byName[l.service.value])
 		}
 	}
 }

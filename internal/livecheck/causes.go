@@ -194,6 +194,7 @@ const (
 	nodeNoDNS         Code = "node_dns_silent"
 	nodeDialFailed    Code = "node_connection_failed"
 	nodeIsTLS         Code = "node_speaks_tls"
+	nodeTLSFailed     Code = "node_tls_failed"
 	nodeIsSSH         Code = "node_speaks_ssh"
 	nodeNotHTTP       Code = "node_not_http"
 	nodeCut           Code = "node_cut"
