@@ -54,3 +54,12 @@ func (r *request) policeOwn() {
 	r.match.route.ResponseHeaders.applyOwn(&r.ctx.Response.Header)
 	r.answerCORS().applyOwn(r)
 }
+
+// DeniesAll tells whether Deny names every address, so that nothing has to be said
+// of what is done with requests.
+func (p *Policies) DeniesAll() bool {
+	whole := func(is4 bool) bool {
+		return slices.ContainsFunc(p.Deny, func(r netip.Prefix) bool { return r.Bits() == 0 && r.Addr().Is4() == is4 })
+	}
+	return whole(true) && whole(false)
+}

@@ -133,6 +133,8 @@ func describeAction(r gateway.Route) string {
 		return "files of " + r.Static
 	case r.Page != "":
 		return "page " + r.Page
+	case r.Redirect == "":
+		return "nobody"
 	}
 	return "redirect to " + r.Redirect
 }

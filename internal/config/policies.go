@@ -2,7 +2,6 @@ package config
 
 import (
 	"net/netip"
-	"slices"
 
 	"singlegate/gateway"
 )
@@ -32,11 +31,4 @@ func (d *decoder) addresses(v value) ([]netip.Prefix, bool) {
 		return []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}, true
 	}
 	return filled(d, d.prefix)(v)
-}
-
-// deniesAll tells whether no client is let in, so that nothing has to be said of
-// what is done with its requests.
-func deniesAll(p *gateway.Policies) bool {
-	return slices.ContainsFunc(p.Deny, func(r netip.Prefix) bool { return r.Bits() == 0 && r.Addr().Is4() }) &&
-		slices.ContainsFunc(p.Deny, func(r netip.Prefix) bool { return r.Bits() == 0 && r.Addr().Is6() })
 }

@@ -214,7 +214,7 @@ func (d *decoder) checkAction(r *route) {
 		return
 	case len(r.actions) == 1:
 		does, what = r.actions[0], "with "+r.actions[0]
-	case !deniesAll(&r.Policies):
+	case !r.DeniesAll():
 		d.errorf(r.o.at, "a route needs one of service, static, page and redirect; or deny: all, which refuses its requests")
 		return
 	}
