@@ -3,6 +3,8 @@ package gateway
 import (
 	"fmt"
 	"slices"
+
+	"singlegate/gateway/auth"
 )
 
 // Warnings tells what in a config works but is easily misunderstood: routes
@@ -21,7 +23,7 @@ func Warnings(cfg Config) []string {
 			warnings = append(warnings, ref.At+": tls: verify: false: whoever can come between the gateway and a node of \""+ref.Name+"\" can read and change everything; name the nodes' CA instead (ca)")
 		}
 	}
-	return warnings
+	return append(warnings, auth.Warnings(cfg.Auth, authRules(&cfg))...)
 }
 
 // hiddenNodes warns of routes that take a path away from a pinned one.

@@ -136,6 +136,9 @@ func (c *CORS) applyOwn(r *request) {
 		return
 	}
 	h := &r.ctx.Response.Header
+	for _, name := range []string{"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Access-Control-Expose-Headers"} {
+		deleteHeader(h, name) // what an auth endpoint said
+	}
 	for _, f := range c.fields(r.headers("Origin")) {
 		h.Set(f.name, f.value)
 	}

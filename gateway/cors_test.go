@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"singlegate/gateway/auth"
 )
 
 // corsNode answers with CORS headers and a Vary of its own.
@@ -71,15 +73,17 @@ func TestCORS(t *testing.T) {
 		service("/down", "down", Policies{CORS: web}),
 		service("/nobody", "nobody", Policies{CORS: web}),
 		service("/ws/{node}", "app", Policies{CORS: web}),
+		service("/auth", "app", Policies{CORS: web, Auth: auth.Rule{Names: []string{"chat-token"}}}),
 		service("/denied", "app", Policies{CORS: web, Deny: prefixes("0.0.0.0/0", "::/0")}),
 		silent,
 		{Paths: []string{"/site"}, Static: site, Policies: Policies{CORS: open}},
+		{Paths: []string{"/files"}, Static: site, Policies: Policies{CORS: web}},
 		{Paths: []string{"/check"}, Page: "check", Policies: Policies{CORS: web}},
 		{Paths: []string{"/away"}, Redirect: "https://other.example.gov/", Policies: Policies{CORS: web}},
 	}, map[string]map[string]string{
 		"app": {"app1": corsNode(t, seen)}, "down": {"down1": refusedAddr(t)}, "nobody": {},
 		"silent": {"silent1": httpNode(t, func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })},
-	})
+	}, with(tokenAuth(t)))
 
 	const preflight = "OPTIONS %PATH HTTP/1.1\r\nHost: h\r\nConnection: close\r\naccess-control-request-method: POST\r\n"
 	const (
@@ -118,6 +122,8 @@ func TestCORS(t *testing.T) {
 		{"HTTP/1.0", "GET %PATH HTTP/1.0\r\n", "/im", webPage, 200, forWeb + "Vary: Accept-Encoding, Origin", true},
 		{"413", "POST %PATH HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n", "/im", webPage, 413, forWeb + "Vary: Origin", false},
 		{"413 in place of 100", "POST %PATH HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\nExpect: 100-continue\r\n", "/im", webPage, 413, forWeb + "Vary: Origin", false},
+		{"preflight without a token", preflight, "/auth", webPage, 204, asked, false},
+		{"401", "", "/auth", webPage, 401, forWeb + "Vary: Origin", false},
 		{"403", "", "/denied", webPage, 403, forWeb + "Vary: Origin", false},
 		{"403 of another origin", "", "/denied", otherPage, 403, "Vary: Origin", false},
 		{"502", "", "/down", webPage, 502, forWeb + "Vary: Origin", false},
@@ -125,6 +131,7 @@ func TestCORS(t *testing.T) {
 		{"504", "", "/silent", webPage, 504, forWeb + "Vary: Origin", false},
 		{"404 of a node", "", "/ws/node9", webPage, 404, forWeb + "Vary: Origin", false},
 		{"file", "", "/site/a.txt", webPage, 200, "Access-Control-Allow-Origin: *\nVary: Accept-Encoding", false},
+		{"file with a Vary of its own", "", "/files/a.txt", webPage, 200, forWeb + "Vary: Accept-Encoding, Origin", false},
 		{"no file", "", "/site/b.txt", webPage, 404, "Access-Control-Allow-Origin: *", false},
 		{"page", "", "/check/", webPage, 200, forWeb + "Vary: Origin", false},
 		{"redirect", "", "/away", webPage, 301, forWeb + "Vary: Origin", false},

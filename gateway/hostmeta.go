@@ -114,7 +114,7 @@ func (r *request) secureOrigin(route *route) (origin string, ok bool) {
 	public, ok := r.securePublic(route)
 	if !ok {
 		proto, host := r.publicOrigin()
-		return host, r.trusted && !r.conn.secure && proto == "https" && host != "" && route.Host == "" && route.on(r.listener.Name)
+		return host, proto == "https" && host != "" && route.Host == "" && route.on(r.listener.Name)
 	}
 	host := route.Host
 	if host == "" {

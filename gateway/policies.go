@@ -3,6 +3,8 @@ package gateway
 import (
 	"net/netip"
 	"slices"
+
+	"singlegate/gateway/auth"
 )
 
 // Policies are what a route, or a node port of kind http, asks of its requests
@@ -11,6 +13,7 @@ import (
 type Policies struct {
 	Allow []netip.Prefix // clients that may use it; none: every one
 	Deny  []netip.Prefix // clients that may not, also where Allow lets them in
+	Auth  auth.Rule      // by names of Config.Auth
 
 	CORS             *CORS       // which pages of other origins may read its answers; nil: for the node to say
 	RequestHeaders   HeaderEdits // of what is sent to the node, handshakes included
@@ -27,7 +30,7 @@ func (r *request) admit() *problem {
 	case p.MaxBody > 0 && int64(r.ctx.Request.Header.ContentLength()) > p.MaxBody:
 		return bodyTooLarge(p.MaxBody)
 	}
-	return nil
+	return r.authorise()
 }
 
 // lets tells whether a client of that address may use the route.

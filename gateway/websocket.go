@@ -98,7 +98,8 @@ func (r *request) takeOver(x *exchange, up *upstream.Upgraded) {
 	t := r.newTunnel(relay.WebSocket, lease, up.Conn)
 	t.rules, t.reserved = r.match.route.rules, reservedBits(up.Answer.Header)
 	r.conn.hold(t)
-	head := switchHead(r.match.route.ResponseHeaders.apply(answerFields(up.Answer.Header)))
+	fields := slices.Concat(answerFields(up.Answer.Header), r.ownProtocol(up.Answer.Header.Get("Sec-WebSocket-Protocol")))
+	head := switchHead(r.match.route.ResponseHeaders.apply(fields))
 	r.ctx.HijackSetNoResponse(true)
 	r.ctx.Hijack(r.server.owned(r.conn, func(hijacked net.Conn) {
 		early, err := r.conn.buffered(hijacked)
@@ -114,7 +115,7 @@ func (r *request) takeOver(x *exchange, up *upstream.Upgraded) {
 	}))
 }
 
-// switchHead is the 101 for the client, with what the node chose.
+// switchHead is the 101 for the client.
 func switchHead(fields []field) []byte {
 	var b strings.Builder
 	b.WriteString("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n")

@@ -6,7 +6,7 @@
 // ignored. Values are checked as far as that is possible without opening a file
 // or a socket. The text of an environment variable never shows in an error.
 //
-// The package may import gateway, discovery and certs for their types, and the
+// The package may import gateway, gateway/auth, discovery and certs for their types, and the
 // YAML parser, which nothing else of this module uses. Only main and the
 // command's verbs import it.
 package config
@@ -120,7 +120,8 @@ func (d *decoder) decodeFile(root value) *File {
 	read(o, "limits", &g.Limits, d.limits)
 	read(o, "shutdown", &g.Shutdown, d.shutdown)
 	read(o, "logs", &f.Logs, d.logs(&g.Redact))
-	ctx := routeContext{listeners: ls, services: ss, timeouts: waits, boshRead: gateway.DefaultBOSHRead}
+	as := d.authsOf(o)
+	ctx := routeContext{listeners: ls, services: ss, auths: as, timeouts: waits, boshRead: gateway.DefaultBOSHRead}
 	if o.sets("timeouts", "read") {
 		ctx.boshRead = waits.Read
 	}
@@ -134,7 +135,7 @@ func (d *decoder) decodeFile(root value) *File {
 	}
 
 	g.Listeners = ls.configs()
-	g.Services = ss.refs()
+	g.Services, g.Auth = ss.refs(), as.list
 	f.Nodes = ss.nodes()
 	f.NodeTLS = ss.clients()
 	f.ConsulServices, f.DNSServices = ss.elsewhere()

@@ -64,6 +64,7 @@ func (d *decoder) nodePort(v value, ctx routeContext) (*nodePort, bool) {
 	read(o, "timeouts", &np.Timeouts, d.timeouts(ctx.timeouts))
 	d.tunnelRules(o, &np.Frames, &np.Ping, np.Timeouts)
 	d.requestPolicies(o, &np.Policies)
+	d.authRule(o, &np.Auth, ctx.auths)
 	o.done()
 
 	d.checkPortKind(np)
@@ -147,7 +148,7 @@ func (d *decoder) portMap(o *object, np *nodePort) (r gateway.PortRule, ok bool)
 // checkPortKind reports keys that mean nothing to the kind of the port.
 func (d *decoder) checkPortKind(np *nodePort) {
 	owners := map[string]string{
-		"proxy_protocol": kindTCP, "origins": kindHTTP, "refuse": kindHTTP, "frames": kindHTTP, "ping": kindHTTP,
+		"proxy_protocol": kindTCP, "origins": kindHTTP, "refuse": kindHTTP, "auth": kindHTTP, "frames": kindHTTP, "ping": kindHTTP,
 		"cors": kindHTTP, "request_headers": kindHTTP, "response_headers": kindHTTP, "max_body": kindHTTP,
 	}
 	for _, f := range np.o.fields {

@@ -186,6 +186,8 @@ func (a *answer) problem() *Finding {
 		code = gatewayNoNode
 	case "no_snapshot":
 		code = gatewayNoSnapshot
+	case "token_missing":
+		code, mark = wantsToken, OK
 	case "upstream_failed":
 		code = gatewayBadAnswer
 	case "upstream_timeout":

@@ -83,6 +83,7 @@ const (
 	isTrusted      Code = "tls_trusted"
 	answered       Code = "http_answered"
 	wantsLogin     Code = "wants_login"
+	wantsToken     Code = "gateway_wants_token"
 	switched       Code = "websocket_open"
 	switchedFor    Code = "websocket_open_subprotocol"
 	switchedClosed Code = "websocket_open_then_closed"

@@ -24,6 +24,7 @@ func chineseTexts() language {
 			isTrusted:      {short: "{version}，证书链完整，有效期至 {date}"},
 			answered:       {short: "HTTP {status}"},
 			wantsLogin:     {short: "HTTP {status}：可以访问，需要登录"},
+			wantsToken:     {short: "HTTP {status}：网关要求令牌（auth），到节点的连通性只在下面单独检查"},
 			switched:       {short: "101，连接成功"},
 			switchedFor:    {short: "101，连接成功，子协议 {protocol}"},
 			switchedClosed: {short: "101，连接成功，随后服务端以 {code} 关闭 {reason}"},

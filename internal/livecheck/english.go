@@ -24,6 +24,7 @@ func englishTexts() language {
 			isTrusted:      {short: "{version}, chain complete, valid until {date}"},
 			answered:       {short: "HTTP {status}"},
 			wantsLogin:     {short: "HTTP {status}: reachable, wants a login"},
+			wantsToken:     {short: "HTTP {status}: the gateway wants a token (auth); the way to the node is tried below alone"},
 			switched:       {short: "101, open"},
 			switchedFor:    {short: "101, open, subprotocol {protocol}"},
 			switchedClosed: {short: "101, open; then closed by the server with {code} {reason}"},
