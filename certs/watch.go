@@ -63,6 +63,7 @@ func (s *Store) follow(ctx context.Context, log Log) {
 		// Watched first: what changes from here on brings another look.
 		files := s.watchFolders(watcher, err == nil)
 		s.scan(time.Now(), log)
+		s.current.Load().turnTickets(time.Now())
 		said = s.remind(said, log)
 		if !s.await(ctx, watcher, poll.C, files) {
 			return
