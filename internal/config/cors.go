@@ -67,7 +67,7 @@ func checkMethod(s string) string {
 	switch {
 	case s == "*":
 		return "list the methods; browsers do not take * with credentials"
-	case !isHeaderName(s):
+	case !isHTTPToken(s):
 		return "it is not a method"
 	case s != strings.ToUpper(s):
 		return "methods are compared by letter; write it in capitals"
@@ -78,14 +78,15 @@ func checkMethod(s string) string {
 }
 
 func checkHeaderName(s string) string {
-	if !isHeaderName(s) {
+	if !isHTTPToken(s) {
 		return "it is not the name of a header: letters, digits and -, without the colon"
 	}
 	return ""
 }
 
-// isHeaderName tells whether s is a token (RFC 9110 section 5.6.2).
-func isHeaderName(s string) bool {
+// isHTTPToken tells whether s can be a method or the name of a header (RFC 9110
+// section 5.6.2).
+func isHTTPToken(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
 		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
 	})
