@@ -67,7 +67,7 @@ func checkMethod(s string) string {
 	switch {
 	case s == "*":
 		return "list the methods; browsers do not take * with credentials"
-	case !isHTTPToken(s):
+	case !isToken(s):
 		return "it is not a method"
 	case s != strings.ToUpper(s):
 		return "methods are compared by letter; write it in capitals"
@@ -78,16 +78,8 @@ func checkMethod(s string) string {
 }
 
 func checkHeaderName(s string) string {
-	if !isHTTPToken(s) {
+	if !isToken(s) {
 		return "it is not the name of a header: letters, digits and -, without the colon"
 	}
 	return ""
-}
-
-// isHTTPToken tells whether s can be a method or the name of a header (RFC 9110
-// section 5.6.2).
-func isHTTPToken(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
-	})
 }
