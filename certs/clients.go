@@ -22,11 +22,11 @@ type ClientConfig struct {
 
 // Clients verifies certificates of clients. It follows its files: they are looked
 // at again when a client comes, every other second at most. While one of them is
-// wrong no certificate is good: what was meant to shut somebody out does not let
-// them in by being mistyped. Its methods may be called from any goroutine.
+// wrong no certificate is good, and every refusal says why: what was meant to shut
+// somebody out does not let them in by being mistyped. Its methods may be called
+// from any goroutine.
 type Clients struct {
 	cfg ClientConfig
-	log Log
 
 	mu     sync.Mutex
 	looked time.Time
@@ -53,8 +53,8 @@ type fileStamp struct {
 const lookAgain = 2 * time.Second
 
 // LoadClients reads the files. The error says all that is wrong with them.
-func LoadClients(cfg ClientConfig, log Log) (*Clients, error) {
-	c := &Clients{cfg: cfg, log: log, looked: time.Now()}
+func LoadClients(cfg ClientConfig) (*Clients, error) {
+	c := &Clients{cfg: cfg, looked: time.Now()}
 	c.print = c.stamps()
 	c.now, c.err = cfg.read()
 	if c.err != nil {
@@ -93,7 +93,7 @@ func (c *Clients) verify(chain []*x509.Certificate, now time.Time) error {
 	}
 	v, err := c.current()
 	if err != nil {
-		return fmt.Errorf("no client certificate can be verified: %w", err)
+		return fmt.Errorf("no client certificate can be verified until this is mended: %w", err)
 	}
 	intermediates := x509.NewCertPool()
 	for _, cert := range chain[1:] {
@@ -152,16 +152,8 @@ func (c *Clients) look() {
 	if print == c.print {
 		return
 	}
-	before := c.err
 	c.print = print
 	c.now, c.err = c.cfg.read()
-	switch {
-	case c.log == nil:
-	case c.err != nil && (before == nil || before.Error() != c.err.Error()):
-		c.log("error", "client certificates cannot be verified, and none is taken until this is mended", "at", c.cfg.At, "error", c.err.Error())
-	case c.err == nil:
-		c.log("info", "client certificates are verified by files that have changed", "at", c.cfg.At)
-	}
 }
 
 func (c *Clients) stamps() (stamps [2]fileStamp) {
