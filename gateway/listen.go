@@ -252,7 +252,20 @@ func (l *listener) handshake(c *secureConn) error {
 	defer cancel()
 	gated := c.tls.NetConn().(*gatedConn)
 	c.socket.SetDeadline(time.Time{}) // ctx is the one deadline
-	return gated.through(ctx, c.tls.HandshakeContext)
+	err := gated.through(ctx, c.tls.HandshakeContext)
+	if err == nil {
+		c.certificate = verifiedSubject(c.tls.ConnectionState())
+	}
+	return err
+}
+
+// verifiedSubject is who a client is by a certificate that was verified; "": it
+// has shown none.
+func verifiedSubject(s tls.ConnectionState) string {
+	if len(s.VerifiedChains) == 0 || len(s.PeerCertificates) == 0 {
+		return ""
+	}
+	return s.PeerCertificates[0].Subject.String()
 }
 
 // handshakeFailed says why a handshake failed. Clients that go away, probe or
@@ -266,6 +279,7 @@ func (l *listener) handshakeFailed(c *secureConn, err error) {
 	}
 	cause := handshakeCause(err)
 	l.countHandshakeFailure(cause)
+	l.auditHandshake(c, cause, err)
 	if errors.Is(err, errHandshakesFull) {
 		l.server.gate.warn(l.server.log)
 		return

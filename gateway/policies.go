@@ -14,6 +14,9 @@ type Policies struct {
 
 // admit asks the policies of the request's route before anything is done for it.
 func (r *request) admit() *problem {
+	if r.server.audit.refuses() != "" {
+		return auditUnavailable()
+	}
 	if !r.match.route.lets(r.client) {
 		return addressRefused()
 	}

@@ -35,6 +35,7 @@ type request struct {
 	websocket bool
 	match     match
 	exchange  *exchange // of a proxied HTTP request
+	subject   string    // of the token by which it was authorised; "": there is none
 }
 
 func (s *Server) newRequest(ctx *fasthttp.RequestCtx) *request {

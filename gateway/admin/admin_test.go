@@ -28,6 +28,7 @@ type fakeGateway struct {
 
 	mu    sync.Mutex
 	asked []string
+	noted []string // in the audit log
 }
 
 func newFake() *fakeGateway {
@@ -74,6 +75,12 @@ func (f *fakeGateway) note(what string) error {
 	defer f.mu.Unlock()
 	f.asked = append(f.asked, what)
 	return f.err
+}
+
+func (f *fakeGateway) NoteAdmin(a gateway.AdminAction) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.noted = append(f.noted, fmt.Sprintf("%s %v %q %q %d %v", a.Action, a.Client.Addr(), a.Service, a.Node, a.PerSecond, a.Err))
 }
 
 func (f *fakeGateway) wasAsked() []string {
