@@ -333,8 +333,9 @@ func (v *verifier) take(raw []byte) error {
 		}
 		e.lost = true
 		e.finding = v.find(Finding{Kind: Changed, File: v.name, Line: v.line, From: s.seq})
-	case s.seq <= v.lastSeq && v.find1(s.seq, func(c *entry) bool { return c.stored == s.hash }) >= 0: // it stands twice
-		e.finding = v.find(Finding{Kind: Inserted, File: v.name, Line: v.line, From: s.seq})
+	case s.seq <= v.lastSeq && v.find1(s.seq, func(c *entry) bool { return c.finding < 0 && c.stored == s.hash }) >= 0:
+		v.find(Finding{Kind: Inserted, File: v.name, Line: v.line, From: s.seq}) // it stands twice
+		return nil
 	case isHead:
 		v.opening(&e, s, &head)
 	default:
