@@ -540,3 +540,17 @@ func TestWarnings(t *testing.T) {
 		t.Errorf("for ever is warned of: %q", w)
 	}
 }
+
+// lenient is all, without lines that are none.
+func lenient(t *testing.T, name string) (lines []map[string]any) {
+	t.Helper()
+	for _, f := range Files(name) {
+		for line := range bytes.Lines(read(t, f)) {
+			m := map[string]any{}
+			if json.Unmarshal(line, &m) == nil {
+				lines = append(lines, m)
+			}
+		}
+	}
+	return lines
+}

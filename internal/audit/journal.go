@@ -141,26 +141,41 @@ func (j *journal) head(reason string, end tail) error {
 		line = append(line, '\n')
 	}
 	before := j.state
-	if err := j.write(j.append(line, object)); err != nil {
-		j.state = before
+	line = j.append(line, object)
+	if kept, err := j.write(line); err != nil {
+		if kept < len(line)-1 {
+			j.state = before
+		}
 		return err
 	}
 	return nil
 }
 
 // write appends whole lines. What was written of them when it fails is taken
-// back, or the file is given up: then its next opening tells of the rest.
-func (j *journal) write(lines []byte) error {
+// back. Where that fails too the file is given up, and so many bytes of the lines
+// stay in it; its next opening tells of those that are no whole line.
+func (j *journal) write(lines []byte) (kept int, err error) {
 	n, err := j.file.Write(lines)
 	if err == nil {
 		j.size += int64(n)
 		j.dirty = true
-		return nil
+		return n, nil
 	}
 	if n > 0 && j.file.Truncate(j.size) != nil {
 		j.abandon()
+		return n, err
 	}
-	return err
+	return 0, err
+}
+
+// wholeLines is how many lines begin in the first n bytes and are whole there,
+// but for a line break.
+func wholeLines(lines []byte, n int) int {
+	count := bytes.Count(lines[:n], []byte("\n"))
+	if n > 0 && n < len(lines) && lines[n] == '\n' {
+		count++
+	}
+	return count
 }
 
 // abandon closes the file for which an error has shown that it is in an unknown state.

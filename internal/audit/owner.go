@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -83,31 +84,51 @@ func (l *Log) writeSome() error {
 	if err := l.ready(); err != nil {
 		return err
 	}
-	before, batch, lines := j.state, l.batch, 0
-	l.out = reusable(l.out)
-	for len(batch) > 0 && len(l.out) < chunk {
+	before := j.state
+	refused := l.refused.Load()
+	var tell []byte
+	if l.missed.lines > 0 || refused > 0 || l.untold != nil {
+		tell = l.lossLine(refused)
+	}
+	rest, lines, told := l.seal(tell, math.MaxInt)
+	if kept, err := j.write(l.out); err != nil {
+		whole := wholeLines(l.out, kept)
+		j.state = before
+		rest, lines, told = l.seal(tell, whole)
+		l.wrote(rest, lines, told, refused)
+		return err
+	}
+	l.wrote(rest, lines, told, refused)
+	return nil
+}
+
+// seal makes lines of the batch, as many as fit into a write but not more than
+// most, and then one of tell; nil: there is nothing to tell.
+func (l *Log) seal(tell []byte, most int) (rest []byte, lines int, told bool) {
+	j := l.journal
+	l.out, rest = reusable(l.out), l.batch
+	for len(rest) > 0 && len(l.out) < chunk && lines < most {
 		var line []byte
-		line, _, batch = next(batch)
+		line, _, rest = next(rest)
 		l.out = j.append(l.out, line)
 		lines++
 	}
-	refused, tells := l.refused.Load(), false
-	if len(batch) == 0 && (l.missed.lines > 0 || refused > 0 || l.untold != nil) {
-		l.out = j.append(l.out, l.lossLine(refused))
-		lines, tells = lines+1, true
+	if len(rest) == 0 && tell != nil && lines < most {
+		l.out = j.append(l.out, tell)
+		return rest, lines + 1, true
 	}
-	if err := j.write(l.out); err != nil {
-		j.state = before
-		return err
-	}
-	j.records += lines
+	return rest, lines, false
+}
+
+// wrote takes off what is in the file now.
+func (l *Log) wrote(rest []byte, lines int, told bool, refused int64) {
+	l.batch = rest
+	l.journal.records += lines
 	l.written.Add(int64(lines))
-	l.batch = batch
-	if tells {
+	if told {
 		l.refused.Add(-refused)
 		l.missed, l.untold = loss{}, nil
 	}
-	return nil
 }
 
 // ready sees to it that the right file is open.
