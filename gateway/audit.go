@@ -95,7 +95,10 @@ func (a *auditor) refuses() string {
 // subjects are who asks by their own proof: the subject of the token by which the
 // request was authorised, and that of the client's certificate; "": there is none.
 func (r *request) subjects() (token, certificate string) {
-	return r.subject, r.conn.certificate
+	if r.decision != nil {
+		token = r.decision.Subject
+	}
+	return token, r.conn.certificate
 }
 
 // audit begins the line of a request or a tunnel, of which it says what the

@@ -30,6 +30,7 @@ type site struct {
 	audit  *audit.Log    // nil when there is no audit log
 	fds    *gateway.Descriptors
 	nodes  feed
+	tended func() // ends following the certificates' files, and waits for it; nil: not begun
 }
 
 // openSite starts everything that the config asks for.
@@ -47,7 +48,7 @@ func openSite(file *config.File, store *certs.Store, log zerolog.Logger) (*site,
 		Upstream:    upstream.New(s.fds),
 		Descriptors: s.fds,
 		Unknown:     s.nodes.unknown,
-		Collectors:  []prometheus.Collector{newConsulErrors(&s.nodes.failed), newAuditMetrics(s.audit)},
+		Collectors:  []prometheus.Collector{newConsulErrors(&s.nodes.failed), newCertMetrics(store), newAuditMetrics(s.audit)},
 	})
 	if err != nil {
 		s.closeAudit()
@@ -55,7 +56,7 @@ func openSite(file *config.File, store *certs.Store, log zerolog.Logger) (*site,
 	}
 	s.nodes.log, s.nodes.publish = log, s.server.Publish
 	if file.Admin.Address != "" {
-		if s.admin, err = admin.Start(file.Admin.Address, s.server); err != nil {
+		if s.admin, err = admin.Start(file.Admin.Address, surface{s.server, store}); err != nil {
 			err = fmt.Errorf("admin address: %w", err)
 		}
 	}
@@ -66,6 +67,7 @@ func openSite(file *config.File, store *certs.Store, log zerolog.Logger) (*site,
 		s.close(context.Background())
 		return nil, err
 	}
+	s.tended = tendCerts(store, log)
 	return s, nil
 }
 
@@ -83,6 +85,9 @@ func (s *site) apply(file *config.File) error {
 func (s *site) reload(file *config.File, store *certs.Store, err error) {
 	before := s.file
 	if err == nil {
+		err = s.certs.Judge(store)
+	}
+	if err == nil {
 		err = s.apply(file)
 	}
 	s.auditReload(err)
@@ -91,9 +96,6 @@ func (s *site) reload(file *config.File, store *certs.Store, err error) {
 		return
 	}
 	s.certs.Adopt(store)
-	for _, w := range store.Warnings() {
-		s.log.Warn().Msg(w)
-	}
 	if file.Admin != before.Admin {
 		s.log.Warn().Msg("admin.address changes with a restart")
 	}
@@ -108,7 +110,7 @@ func (s *site) reload(file *config.File, store *certs.Store, err error) {
 
 // announce says what is served where.
 func (s *site) announce() {
-	for _, w := range append(s.certs.Warnings(), auditWarnings(s.file)...) {
+	for _, w := range auditWarnings(s.file) {
 		s.log.Warn().Msg(w)
 	}
 	for _, c := range s.certs.Infos() {
@@ -152,6 +154,9 @@ func describeAction(r gateway.Route) string {
 // close ends everything in order; ctx's end cuts what is left.
 func (s *site) close(ctx context.Context) {
 	s.nodes.stop()
+	if s.tended != nil {
+		s.tended()
+	}
 	s.server.Shutdown(ctx)
 	if s.admin != nil {
 		s.admin.Close()
