@@ -199,6 +199,10 @@ func TestAuditOfTunnels(t *testing.T) {
 		t.Fatal(err)
 	}
 	ws.WriteFrame(c, ws.MaskFrame(ws.NewCloseFrame(ws.NewCloseFrameBody(1000, "bye"))))
+	if _, err := ws.ReadFrame(c); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
 	ended := a.line(t, `"tunnel_ended"`)
 	expect(t, ended, map[string]any{
 		"success": true, "kind": "websocket", "ended_by": "client", "close_code": 1000.0, "request_id": opened["request_id"],
@@ -292,7 +296,22 @@ func TestAuditOfSubjects(t *testing.T) {
 	}
 	guarded(t, secure)
 	io.WriteString(secure, "GET /known HTTP/1.1\r\nHost: x\r\n\r\n")
-	expect(t, a.line(t, "/known"), map[string]any{"certificate": "CN=test", "listener": "tls"})
+	expect(t, a.line(t, "/known"), map[string]any{"certificate": "CN=test", "listener": "tls", "user": nil})
+}
+
+// And with a token that is good.
+func TestAuditOfUsers(t *testing.T) {
+	e := startEdge(t, []Route{authRoute("/ws", "chat-token")}, map[string]map[string]string{"chat": {"n1": echoNode(t)}}, with(tokenAuth(t)))
+	a := audited(e)
+	openWebSocket(t, e.dial(), "/ws?t="+chatToken(t))
+	expect(t, a.line(t, "tunnel_opened"), map[string]any{"user": "bob"})
+	openWebSocket(t, e.dial(), "/ws?t="+chatToken(t, "sub", "alice"))
+	a.line(t, "tunnel_opened", `"user":"alice"`)
+	e.answerTo("GET /ws?t=" + chatToken(t) + "x HTTP/1.1\r\nHost: x\r\n\r\n")
+	expect(t, a.line(t, `"event":"request"`), map[string]any{"success": false, "status": 401.0, "user": nil})
+	if strings.Contains(a.lines.all(), "eyJ") {
+		t.Errorf("a token was noted:\n%s", a.lines.all())
+	}
 }
 
 // TLS handshakes that are refused, but not those that clients leave.

@@ -239,6 +239,9 @@ func TestDrain(t *testing.T) {
 			if asked := strings.Join(f.wasAsked(), ", "); asked != c.asked {
 				t.Errorf("it was asked to %s, want %s", asked, c.asked)
 			}
+			if (len(f.noted) == 1) != (c.asked != "") || c.asked != "" && !strings.Contains(f.noted[0], " 127.0.0.1 ") {
+				t.Errorf("noted: %q", f.noted)
+			}
 		})
 	}
 }
