@@ -98,7 +98,7 @@ func (r *request) subjects() (token, certificate string) {
 	if r.decision != nil {
 		token = r.decision.Subject
 	}
-	return token, r.conn.certificate
+	return token, r.conn.subject
 }
 
 // audit begins the line of a request or a tunnel, of which it says what the

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"io"
 	"net"
@@ -278,7 +277,9 @@ func TestAuditOfTCP(t *testing.T) {
 // Who asks: behind a trusted proxy, and with a certificate.
 func TestAuditOfSubjects(t *testing.T) {
 	node := httpNode(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
+	pair, pool := testCertificate(t)
 	e := startEdge(t, []Route{{At: "a", Paths: []string{"/"}, Service: "web"}}, map[string]map[string]string{"web": {"n1": node}}, func(c *Config) {
+		c.Listeners[1].Clients = &ClientCertificates{Ask: func(cfg *tls.Config) { cfg.ClientAuth, cfg.ClientCAs = tls.VerifyClientCertIfGiven, pool }}
 		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	})
 	a := audited(e)
@@ -286,10 +287,6 @@ func TestAuditOfSubjects(t *testing.T) {
 	io.WriteString(c, "GET /proxied HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n")
 	expect(t, a.line(t, "/proxied"), map[string]any{"client": "203.0.113.9", "peer": c.LocalAddr().String()})
 
-	pair, _ := testCertificate(t)
-	pool := x509.NewCertPool()
-	pool.AddCert(pair.Leaf)
-	e.tls.ClientAuth, e.tls.ClientCAs = tls.VerifyClientCertIfGiven, pool // nobody has used it yet
 	secure, err := tls.Dial("tcp", e.secure, &tls.Config{RootCAs: e.roots, ServerName: "localhost", Certificates: []tls.Certificate{pair}})
 	if err != nil {
 		t.Fatal(err)

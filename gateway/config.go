@@ -43,6 +43,8 @@ type Listener struct {
 	TLS     bool
 	Public  Public // overrides Config.Public, field by field
 
+	Clients *ClientCertificates // with TLS: how clients are asked for certificates; nil: they are not
+
 	// With a service the listener is one public TCP port balanced over its
 	// nodes, instead of serving routes.
 	Service       string
