@@ -103,6 +103,8 @@ type Log struct {
 	retryAt time.Time
 	moved   time.Time // when a rotation failed last
 
+	wroteAt, syncedAt time.Time
+
 	anchored   uint64 // the last number that the collector was told
 	anchoredAt time.Time
 }

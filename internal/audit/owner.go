@@ -42,12 +42,14 @@ func (l *Log) timed(f func()) {
 	l.busy.Store(0)
 }
 
-// linger waits a moment for more lines to write at once.
+// linger waits a moment for more lines to write at once, unless the last write
+// was longer ago: a line that comes alone is written at once.
 func (l *Log) linger() {
-	if l.fault != nil {
+	wait := lingering - time.Since(l.wroteAt)
+	if l.fault != nil || wait <= 0 {
 		return
 	}
-	timer := time.NewTimer(lingering)
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -67,6 +69,7 @@ func (l *Log) drain() {
 			l.batch = l.taken
 		}
 		if len(l.batch) == 0 && l.missed.lines == 0 && l.untold == nil && l.refused.Load() == 0 {
+			l.sync()
 			return
 		}
 		l.busy.Store(time.Now().UnixNano())
@@ -122,7 +125,7 @@ func (l *Log) seal(tell []byte, most int) (rest []byte, lines int, told bool) {
 
 // wrote takes off what is in the file now.
 func (l *Log) wrote(rest []byte, lines int, told bool, refused int64) {
-	l.batch = rest
+	l.batch, l.wroteAt = rest, time.Now()
 	l.journal.records += lines
 	l.written.Add(int64(lines))
 	if told {
@@ -215,8 +218,7 @@ func (l *Log) lookAfter() {
 	if j.file == nil || l.fault != nil {
 		return
 	}
-	if err := j.sync(); err != nil {
-		l.fail(err)
+	if !l.sync() {
 		return
 	}
 	l.anchor(false)
@@ -229,6 +231,19 @@ func (l *Log) lookAfter() {
 			l.fail(err)
 		}
 	}
+}
+
+// sync brings what was written to the disk, once a second at most.
+func (l *Log) sync() bool {
+	if time.Since(l.syncedAt) < rhythm*9/10 { // the ticker is not exact
+		return true
+	}
+	l.syncedAt = time.Now()
+	if err := l.journal.sync(); err != nil {
+		l.fail(err)
+		return false
+	}
+	return true
 }
 
 // anchor tells the collector where the chain has come to, every ten seconds while
