@@ -25,6 +25,8 @@ type Policies struct {
 // admit asks the policies of the request's route before anything is done for it.
 func (r *request) admit() *problem {
 	switch p := &r.match.route.Policies; {
+	case r.server.audit.refuses() != "":
+		return auditUnavailable()
 	case !p.lets(r.client):
 		return addressRefused()
 	case p.MaxBody > 0 && int64(r.ctx.Request.Header.ContentLength()) > p.MaxBody:

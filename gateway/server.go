@@ -35,6 +35,7 @@ import (
 type Options struct {
 	Log         zerolog.Logger // what happens to the gateway
 	Access      zerolog.Logger // one line per request and tunnel
+	Audit       AuditLog       // what a boundary device has to note of them; nil: there is none
 	TLS         *tls.Config    // for TLS listeners; nil when there are none
 	Upstream    *upstream.Set
 	Descriptors *Descriptors
@@ -47,6 +48,7 @@ type Options struct {
 type Server struct {
 	log         zerolog.Logger
 	access      zerolog.Logger
+	audit       auditor
 	tls         *tls.Config
 	tcpTLS      *tls.Config // for ports of plain TCP
 	upstream    *upstream.Set
@@ -114,7 +116,7 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("watching connections: %w", err)
 	}
 	s := &Server{
-		log: o.Log, access: o.Access, tls: o.TLS, tcpTLS: anyProtocol(o.TLS), upstream: o.Upstream, descriptors: o.Descriptors, unknown: o.Unknown,
+		log: o.Log, access: o.Access, audit: newAuditor(o.Audit), tls: o.TLS, tcpTLS: anyProtocol(o.TLS), upstream: o.Upstream, descriptors: o.Descriptors, unknown: o.Unknown,
 		relay:     relay.New(),
 		tunnels:   newTunnels(),
 		watcher:   w,
@@ -325,6 +327,9 @@ func (s *Server) Ready() (reasons []string) {
 	}
 	if why := st.table.noTags(); why != "" {
 		reasons = append(reasons, "nothing is known of routes that tags ask for: "+why)
+	}
+	if why := s.audit.refuses(); why != "" {
+		reasons = append(reasons, "nothing new is served, as nothing can be noted: "+why)
 	}
 	return reasons
 }
