@@ -27,11 +27,18 @@ type site struct {
 	admin  *admin.Server // nil when there is no admin address
 	fds    *gateway.Descriptors
 	nodes  feed
+
+	service service // that it runs as
 }
 
 // openSite starts everything that the config asks for.
 func openSite(file *config.File, store *certs.Store, log zerolog.Logger) (*site, error) {
-	s := &site{log: log, file: file, certs: store, fds: gateway.NewDescriptors(file.Gateway.Limits.Descriptors)}
+	return openSiteAs(service{}, file, store, log)
+}
+
+// openSiteAs is openSite in the hands of a service manager.
+func openSiteAs(as service, file *config.File, store *certs.Store, log zerolog.Logger) (*site, error) {
+	s := &site{log: log, file: file, certs: store, fds: gateway.NewDescriptors(file.Gateway.Limits.Descriptors), service: as}
 	var err error
 	s.server, err = gateway.New(gateway.Options{
 		Log:         log,
@@ -41,6 +48,7 @@ func openSite(file *config.File, store *certs.Store, log zerolog.Logger) (*site,
 		Descriptors: s.fds,
 		Unknown:     s.nodes.unknown,
 		Collectors:  []prometheus.Collector{newConsulErrors(&s.nodes.failed)},
+		Listen:      as.listen,
 	})
 	if err != nil {
 		return nil, err
@@ -91,6 +99,7 @@ func (s *site) reload(file *config.File, store *certs.Store, err error) {
 	for _, w := range s.fds.Headroom().Warnings(file.Gateway) {
 		s.log.Warn().Msg(w)
 	}
+	s.service.reportSockets(s.log, file.Gateway.Listeners)
 	s.log.Info().Int("tunnels", s.server.Tunnels()).Msgf("reloaded: %s", summary(file))
 }
 
@@ -105,6 +114,7 @@ func (s *site) announce() {
 	for _, e := range s.server.Entries() {
 		s.log.Info().Str("listener", e.Name).Str("address", e.Address.String()).Bool("tls", e.TLS).Msg("listening")
 	}
+	s.service.reportSockets(s.log, s.file.Gateway.Listeners)
 	if s.admin != nil {
 		s.log.Info().Str("address", s.admin.Addr().String()).Msg("admin")
 	}
