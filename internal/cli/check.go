@@ -117,7 +117,8 @@ func load(path string) (*config.File, *certs.Store, error) {
 	if err == nil {
 		err = checkSources(file)
 	}
-	if err = errors.Join(err, certErr, gateway.Check(file.Gateway), gateway.CheckNodes(file.Gateway, file.Nodes)); err != nil {
+	_, adminErr := accessOf(file.Admin)
+	if err = errors.Join(err, certErr, adminErr, gateway.Check(file.Gateway), gateway.CheckNodes(file.Gateway, file.Nodes)); err != nil {
 		return nil, nil, err
 	}
 	return file, store, nil

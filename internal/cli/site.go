@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 
 	"github.com/mattn/go-isatty"
@@ -55,9 +56,7 @@ func openSiteAs(as service, file *config.File, store *certs.Store, log zerolog.L
 	}
 	s.nodes.log, s.nodes.publish = log, s.server.Publish
 	if file.Admin.Address != "" {
-		if s.admin, err = admin.Start(file.Admin.Address, s.server); err != nil {
-			err = fmt.Errorf("admin address: %w", err)
-		}
+		s.admin, err = startAdmin(file.Admin, as, s.server)
 	}
 	if err == nil {
 		err = s.apply(file)
@@ -67,6 +66,19 @@ func openSiteAs(as service, file *config.File, store *certs.Store, log zerolog.L
 		return nil, err
 	}
 	return s, nil
+}
+
+// startAdmin opens the admin address.
+func startAdmin(a config.Admin, as service, server *gateway.Server) (*admin.Server, error) {
+	access, err := accessOf(a)
+	if err != nil {
+		return nil, err
+	}
+	started, err := admin.Start(admin.Config{Address: a.Address, Access: access, Listen: as.listen}, server)
+	if err != nil {
+		return nil, fmt.Errorf("admin address: %w", err)
+	}
+	return started, nil
 }
 
 // apply puts a config and its nodes in force.
@@ -82,6 +94,10 @@ func (s *site) apply(file *config.File) error {
 // reload takes a new config, or says why not and lets the old one go on.
 func (s *site) reload(file *config.File, store *certs.Store, err error) {
 	before := s.file
+	var access admin.Access
+	if err == nil {
+		access, err = accessOf(file.Admin)
+	}
 	if err == nil {
 		err = s.apply(file)
 	}
@@ -93,8 +109,13 @@ func (s *site) reload(file *config.File, store *certs.Store, err error) {
 	for _, w := range store.Warnings() {
 		s.log.Warn().Msg(w)
 	}
-	if file.Admin != before.Admin {
+	if file.Admin.Address != before.Admin.Address {
 		s.log.Warn().Msg("admin.address changes with a restart")
+	}
+	if s.admin != nil {
+		if err := s.admin.SetAccess(access); err != nil {
+			s.log.Warn().Msgf("the tokens of the admin address stay those that were: %v", err)
+		}
 	}
 	for _, w := range s.fds.Headroom().Warnings(file.Gateway) {
 		s.log.Warn().Msg(w)
@@ -117,6 +138,9 @@ func (s *site) announce() {
 	s.service.reportSockets(s.log, s.file.Gateway.Listeners)
 	if s.admin != nil {
 		s.log.Info().Str("address", s.admin.Addr().String()).Msg("admin")
+		if a, ok := s.admin.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {
+			s.log.Warn().Msg("the admin address is not on loopback and speaks plain HTTP: its tokens cross the network as they are; keep it on a network for administration, or reach it by SSH or a VPN")
+		}
 	}
 	for _, r := range s.file.Gateway.Routes {
 		for _, p := range r.Paths {

@@ -141,8 +141,12 @@ func (d *decoder) admin(v value) (a Admin, ok bool) {
 		return a, false
 	}
 	var s socket
-	if require(o, "address", &a.Address, plain(d.address(&s))) && !s.loopback() {
-		d.errorf(o.byKey["address"].value.at, "address: the admin listener has no login yet and must be on loopback; write 127.0.0.1 and its port")
+	ok = require(o, "address", &a.Address, plain(d.address(&s)))
+	read(o, "token_file", &a.TokenFile, d.path)
+	read(o, "write_token_file", &a.WriteTokenFile, d.path)
+	read(o, "hosts", &a.Hosts, listOf(d, d.publicHost))
+	if ok && !s.loopback() && !o.has("token_file") && !o.has("write_token_file") {
+		d.errorf(o.byKey["address"].value.at, "address: off loopback the admin listener needs a token; add token_file: FILE, or write 127.0.0.1 and the port")
 	}
 	o.done()
 	return a, true
