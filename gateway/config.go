@@ -39,7 +39,8 @@ type Listener struct {
 	Name    string // unique; the address when the file gives none
 	Address string // host:port; an empty host is every address, IPv4 and IPv6
 	TLS     bool
-	Public  Public // overrides Config.Public, field by field
+	HSTS    time.Duration // how long browsers are to come by TLS only, of a TLS listener for routes; 0: nothing is said
+	Public  Public        // overrides Config.Public, field by field
 
 	// With a service the listener is one public TCP port balanced over its
 	// nodes, instead of serving routes.

@@ -14,6 +14,7 @@ import (
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	defer s.lastResort(ctx)
 	r := s.newRequest(ctx)
+	defer r.keepToTLS()
 	defer r.recoverPanic()
 	p := r.resolve()
 	if p == nil {
@@ -33,6 +34,7 @@ func (s *Server) handleExpect(ctx *fasthttp.RequestCtx) (status int) {
 	status = fasthttp.StatusInternalServerError // after a panic
 	defer s.lastResort(ctx)
 	r := s.newRequest(ctx)
+	defer r.keepToTLS()
 	p := r.resolve()
 	if p == nil {
 		p = r.admit()
@@ -54,6 +56,7 @@ func (s *Server) lastResort(ctx *fasthttp.RequestCtx) {
 		s.logPanic("", v)
 		ctx.Response.Reset()
 		ctx.Response.SetStatusCode(fasthttp.StatusInternalServerError)
+		protect(&ctx.Response.Header, nothingPolicy)
 		ctx.Response.SetConnectionClose()
 	}
 }
@@ -62,6 +65,7 @@ func (s *Server) lastResort(ctx *fasthttp.RequestCtx) {
 func (s *Server) handleHeadError(ctx *fasthttp.RequestCtx, err error) {
 	defer s.lastResort(ctx)
 	r := s.newRequest(ctx)
+	defer r.keepToTLS()
 	r.conn.linger.Store(true)
 	var small *fasthttp.ErrSmallBuffer
 	var timeout net.Error
@@ -203,6 +207,8 @@ func (r *request) serveStatic() *problem {
 		return methodRefused(r.method)
 	case fasthttp.StatusRequestedRangeNotSatisfiable:
 		return rangeRefused()
+	case fasthttp.StatusMovedPermanently, fasthttp.StatusServiceUnavailable:
+		protect(&r.ctx.Response.Header, nothingPolicy)
 	}
 	r.finishOwn()
 	return nil

@@ -262,7 +262,7 @@ func (l *listener) handshakeFailed(c *secureConn, err error) {
 	if errors.As(err, &notTLS) && notTLS.Conn != nil && looksLikeHTTP(notTLS.RecordHeader[:]) {
 		c.linger.Store(true) // the rest of the request is unread
 		c.socket.SetWriteDeadline(time.Now().Add(time.Second))
-		io.WriteString(c.socket, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\nThis port speaks TLS: use https:// or wss://.\n")
+		io.WriteString(c.socket, plainOnTLS)
 	}
 	cause := handshakeCause(err)
 	l.countHandshakeFailure(cause)

@@ -3,6 +3,7 @@ package config
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"singlegate/gateway"
 )
@@ -52,10 +53,23 @@ func (d *decoder) listener(v value, waits gateway.Timeouts) (listener, bool) {
 	if read(o, "tls", &l.TLS, d.boolean) {
 		l.tlsAt = o.byKey["tls"].value.at
 	}
+	if read(o, "hsts", &l.HSTS, d.hsts) && !l.TLS {
+		d.errorf(o.keyAt("hsts"), "hsts: only a TLS listener can say so; add tls: true, or leave it away")
+	}
 	read(o, "public", &l.Public, d.public)
 	d.listenerService(o, &l, waits)
 	o.done()
 	return l, true
+}
+
+// hsts is a time in whole seconds: what browsers take.
+func (d *decoder) hsts(v value) (time.Duration, bool) {
+	dur, ok := d.wait(v)
+	if ok && dur%time.Second != 0 {
+		d.fail(v, "must be whole seconds, as 180d")
+		return 0, false
+	}
+	return dur, ok
 }
 
 // address takes host:port and puts the socket that it names into s.
