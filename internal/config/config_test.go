@@ -129,7 +129,7 @@ func goodFile() *File {
 		Admin: Admin{
 			Address: "127.0.0.1:9180", TokenFile: filepath.Join("conf", "read.token"), WriteTokenFile: "/run/write.token", Hosts: []string{"gw1.mgmt"},
 		},
-		Logs:  Logs{Format: "json", Level: "debug"},
+		Logs: Logs{Format: "json", Level: "debug"},
 	}
 }
 
