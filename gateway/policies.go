@@ -3,6 +3,8 @@ package gateway
 import (
 	"net/netip"
 	"slices"
+
+	"singlegate/gateway/auth"
 )
 
 // Policies are what a route, or a node port of kind http, asks of its requests
@@ -10,6 +12,7 @@ import (
 type Policies struct {
 	Allow []netip.Prefix // clients that may use it; none: every one
 	Deny  []netip.Prefix // clients that may not, also where Allow lets them in
+	Auth  auth.Rule      // by names of Config.Auth
 }
 
 // admit asks the policies of the request's route before anything is done for it.
@@ -17,7 +20,7 @@ func (r *request) admit() *problem {
 	if !r.match.route.lets(r.client) {
 		return addressRefused()
 	}
-	return nil
+	return r.authorise()
 }
 
 // lets tells whether a client of that address may use the route.

@@ -17,12 +17,17 @@ import (
 	"singlegate/internal/config"
 )
 
+// adminToken says which token is shown there.
+type adminToken struct {
+	AdminTokenFile string `env:"SINGLEGATE_ADMIN_TOKEN_FILE" placeholder:"FILE" help:"The file with the token of the admin address, where it wants one (default: those of --config)."`
+}
+
 // adminFlags say where a running gateway is to be asked.
 type adminFlags struct {
 	Admin  string `placeholder:"HOST:PORT" help:"The gateway's admin address (default: that of --config, else 127.0.0.1:9180)."`
 	Config string `placeholder:"FILE" help:"Take the admin address, and its token, from this config file."`
 
-	AdminTokenFile string `env:"SINGLEGATE_ADMIN_TOKEN_FILE" placeholder:"FILE" help:"The file with the token of the admin address, where it wants one (default: those of --config)."`
+	adminToken
 }
 
 // What a question to the admin address may take.

@@ -28,6 +28,7 @@ type site struct {
 	admin  *admin.Server // nil when there is no admin address
 	fds    *gateway.Descriptors
 	nodes  feed
+	tended func() // ends following the certificates' files, and waits for it; nil: not begun
 
 	service service // that it runs as
 }
@@ -48,7 +49,7 @@ func openSiteAs(as service, file *config.File, store *certs.Store, log zerolog.L
 		Upstream:    upstream.New(s.fds),
 		Descriptors: s.fds,
 		Unknown:     s.nodes.unknown,
-		Collectors:  []prometheus.Collector{newConsulErrors(&s.nodes.failed)},
+		Collectors:  []prometheus.Collector{newConsulErrors(&s.nodes.failed), newCertMetrics(store)},
 		Listen:      as.listen,
 	})
 	if err != nil {
@@ -56,7 +57,7 @@ func openSiteAs(as service, file *config.File, store *certs.Store, log zerolog.L
 	}
 	s.nodes.log, s.nodes.publish = log, s.server.Publish
 	if file.Admin.Address != "" {
-		s.admin, err = startAdmin(file.Admin, as, s.server)
+		s.admin, err = startAdmin(file.Admin, as, surface{s.server, store})
 	}
 	if err == nil {
 		err = s.apply(file)
@@ -65,16 +66,17 @@ func openSiteAs(as service, file *config.File, store *certs.Store, log zerolog.L
 		s.close(context.Background())
 		return nil, err
 	}
+	s.tended = tendCerts(store, log)
 	return s, nil
 }
 
 // startAdmin opens the admin address.
-func startAdmin(a config.Admin, as service, server *gateway.Server) (*admin.Server, error) {
+func startAdmin(a config.Admin, as service, gw admin.Gateway) (*admin.Server, error) {
 	access, err := accessOf(a)
 	if err != nil {
 		return nil, err
 	}
-	started, err := admin.Start(admin.Config{Address: a.Address, Access: access, Listen: as.listen}, server)
+	started, err := admin.Start(admin.Config{Address: a.Address, Access: access, Listen: as.listen}, gw)
 	if err != nil {
 		return nil, fmt.Errorf("admin address: %w", err)
 	}
@@ -99,6 +101,9 @@ func (s *site) reload(file *config.File, store *certs.Store, err error) {
 		access, err = accessOf(file.Admin)
 	}
 	if err == nil {
+		err = s.certs.Judge(store)
+	}
+	if err == nil {
 		err = s.apply(file)
 	}
 	if err != nil {
@@ -106,9 +111,6 @@ func (s *site) reload(file *config.File, store *certs.Store, err error) {
 		return
 	}
 	s.certs.Adopt(store)
-	for _, w := range store.Warnings() {
-		s.log.Warn().Msg(w)
-	}
 	if file.Admin.Address != before.Admin.Address {
 		s.log.Warn().Msg("admin.address changes with a restart")
 	}
@@ -126,9 +128,6 @@ func (s *site) reload(file *config.File, store *certs.Store, err error) {
 
 // announce says what is served where.
 func (s *site) announce() {
-	for _, w := range s.certs.Warnings() {
-		s.log.Warn().Msg(w)
-	}
 	for _, c := range s.certs.Infos() {
 		s.log.Info().Strs("names", c.Names).Time("not_after", c.NotAfter).Str("file", c.Source).Msg("certificate")
 	}
@@ -174,6 +173,9 @@ func describeAction(r gateway.Route) string {
 // close ends everything in order; ctx's end cuts what is left.
 func (s *site) close(ctx context.Context) {
 	s.nodes.stop()
+	if s.tended != nil {
+		s.tended()
+	}
 	s.server.Shutdown(ctx)
 	if s.admin != nil {
 		s.admin.Close()

@@ -17,6 +17,7 @@ import (
 var exampleTests = map[string]func(*testing.T, *example){
 	"consul-cluster":     testConsulCluster,
 	"django-chat":        testDjangoChat,
+	"jks":                testJKS,
 	"pomelo":             testPomelo,
 	"wechat-miniprogram": testWeChat,
 	"wildfirechat":       testWildfireChat,
