@@ -11,9 +11,11 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +26,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsutil"
 )
 
 const (
@@ -170,6 +175,7 @@ func inEveryPackage() []string {
 		"/usr/bin/singlegate", "/etc/singlegate/singlegate.yaml",
 		"/usr/lib/systemd/system/singlegate.service", "/usr/lib/systemd/system/singlegate.socket", "/usr/lib/sysusers.d/singlegate.conf",
 		"/usr/share/doc/singlegate/LICENSE", "/usr/share/doc/singlegate/README.md", "/usr/share/doc/singlegate/README.zh-CN.md",
+		"/usr/share/doc/singlegate/docs/security.md", "/usr/share/doc/singlegate/docs/install.zh-CN.md",
 		"/usr/share/doc/singlegate/examples/wildfirechat/gateway.yaml",
 	}
 }
@@ -341,12 +347,12 @@ func TestSystemCalls(t *testing.T) {
 listeners: [{name: plain, address: "127.0.0.1:0"}, {name: tls, address: "127.0.0.1:0", tls: true}]
 tls: {certificates: [{cert: cert.pem, key: key.pem}]}
 admin: {address: "127.0.0.1:0"}
-services: {im: {nodes: {node1: "127.0.0.1:1"}}}
-routes: [{path: /_check/, page: check}, {path: /site/, static: .}, {path: /, service: im}]
+services: {im: {nodes: {node1: %q}}}
+routes: [{path: /_check/, page: check}, {path: /site/, static: .}, {path: "/ws/{node}", service: im, rewrite: /}]
 logs: {format: json}
 shutdown: {grace: 0s, drain: 0s, deadline: 20s}
 `
-	if err := os.WriteFile(filepath.Join(dir, "gateway.yaml"), []byte(config), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "gateway.yaml"), []byte(fmt.Sprintf(config, echoNode(t))), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	called := systemCallsOf(t, dir, binary)
@@ -417,6 +423,45 @@ func use(t *testing.T, addresses []string) {
 			io.Copy(io.Discard, resp.Body)
 			resp.Body.Close()
 		}
+		useTunnel(t, []string{"ws://", "wss://"}[i%2]+address+"/ws/node1")
+	}
+}
+
+// echoNode is a node that sends back what it gets.
+func echoNode(t *testing.T) (address string) {
+	t.Helper()
+	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, _, _, err := ws.UpgradeHTTP(r, w)
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		for {
+			text, err := wsutil.ReadClientText(conn)
+			if err != nil || wsutil.WriteServerText(conn, text) != nil {
+				return
+			}
+		}
+	}))
+	t.Cleanup(node.Close)
+	return node.Listener.Addr().String()
+}
+
+func useTunnel(t *testing.T, url string) {
+	t.Helper()
+	dialer := ws.Dialer{Timeout: 20 * time.Second, TLSConfig: &tls.Config{InsecureSkipVerify: true}}
+	conn, _, _, err := dialer.Dial(t.Context(), url)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	if err := wsutil.WriteClientText(conn, []byte("hello")); err != nil {
+		t.Error(err)
+	}
+	if text, err := wsutil.ReadServerText(conn); err != nil || string(text) != "hello" {
+		t.Errorf("the tunnel says %q, %v", text, err)
 	}
 }
 

@@ -37,7 +37,7 @@ func codeOf(t *testing.T, body string) string {
 	return e.Code
 }
 
-func TestTokens(t *testing.T) {
+func TestAdminTokens(t *testing.T) {
 	f := newFake()
 	f.reasons = []string{"nothing is known of im"}
 	s := startGuarded(t, f, Access{Token: readToken, WriteToken: writeToken, Hosts: []string{"gw1.mgmt"}})
