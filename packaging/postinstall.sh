@@ -16,11 +16,14 @@ if ! getent passwd singlegate >/dev/null 2>&1; then
 		useradd --system --user-group --home-dir /var/lib/singlegate --no-create-home --shell /usr/sbin/nologin singlegate
 	fi
 fi
-if [ -z "$first" ]; then
-	chown root:singlegate /etc/singlegate /etc/singlegate/singlegate.yaml
-	chmod 750 /etc/singlegate
-	chmod 640 /etc/singlegate/singlegate.yaml
-fi
+# As the packages have them, which RPM may put back with an upgrade; what was
+# given to another group stays.
+for file in /etc/singlegate /etc/singlegate/singlegate.yaml; do
+	if [ "$(stat -c %G "$file" 2>/dev/null)" = root ]; then
+		chgrp singlegate "$file"
+		chmod g=rX,o= "$file"
+	fi
+done
 if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload || true
 	if [ -n "$first" ]; then
