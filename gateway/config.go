@@ -44,6 +44,8 @@ type Listener struct {
 	HSTS    time.Duration // how long browsers are to come by TLS only, of a TLS listener for routes; 0: nothing is said
 	Public  Public        // overrides Config.Public, field by field
 
+	Clients *ClientCertificates // with TLS: how clients are asked for certificates; nil: they are not
+
 	// With a service the listener is one public TCP port balanced over its
 	// nodes, instead of serving routes.
 	Service       string

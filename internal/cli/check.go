@@ -121,7 +121,7 @@ func load(path string) (*config.File, *certs.Store, error) {
 		err = checkSources(file)
 	}
 	_, adminErr := accessOf(file.Admin)
-	if err = errors.Join(err, certErr, adminErr, openNodeTLS(file), gateway.Check(file.Gateway), gateway.CheckNodes(file.Gateway, file.Nodes)); err != nil {
+	if err = errors.Join(err, certErr, adminErr, openClientCertificates(file), openNodeTLS(file), gateway.Check(file.Gateway), gateway.CheckNodes(file.Gateway, file.Nodes)); err != nil {
 		return nil, nil, err
 	}
 	return file, store, nil
