@@ -41,7 +41,8 @@ type Listener struct {
 	Name    string // unique; the address when the file gives none
 	Address string // host:port; an empty host is every address, IPv4 and IPv6
 	TLS     bool
-	Public  Public // overrides Config.Public, field by field
+	HSTS    time.Duration // how long browsers are to come by TLS only, of a TLS listener for routes; 0: nothing is said
+	Public  Public        // overrides Config.Public, field by field
 
 	Clients *ClientCertificates // with TLS: how clients are asked for certificates; nil: they are not
 

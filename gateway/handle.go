@@ -14,6 +14,7 @@ import (
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	defer s.lastResort(ctx)
 	r := s.newRequest(ctx)
+	defer r.keepToTLS()
 	defer r.recoverPanic()
 	if p := r.serve(); p != nil {
 		r.refuse(p)
@@ -42,6 +43,7 @@ func (s *Server) handleExpect(ctx *fasthttp.RequestCtx) (status int) {
 	status = fasthttp.StatusInternalServerError // after a panic
 	defer s.lastResort(ctx)
 	r := s.newRequest(ctx)
+	defer r.keepToTLS()
 	p := r.resolve()
 	if p == nil {
 		p = r.admit()
@@ -63,6 +65,7 @@ func (s *Server) lastResort(ctx *fasthttp.RequestCtx) {
 		s.logPanic("", v)
 		ctx.Response.Reset()
 		ctx.Response.SetStatusCode(fasthttp.StatusInternalServerError)
+		protect(&ctx.Response.Header, nothingPolicy)
 		ctx.Response.SetConnectionClose()
 	}
 }
@@ -71,6 +74,7 @@ func (s *Server) lastResort(ctx *fasthttp.RequestCtx) {
 func (s *Server) handleHeadError(ctx *fasthttp.RequestCtx, err error) {
 	defer s.lastResort(ctx)
 	r := s.newRequest(ctx)
+	defer r.keepToTLS()
 	r.conn.linger.Store(true)
 	var small *fasthttp.ErrSmallBuffer
 	var timeout net.Error
@@ -215,6 +219,8 @@ func (r *request) serveStatic() *problem {
 		return methodRefused(r.method)
 	case fasthttp.StatusRequestedRangeNotSatisfiable:
 		return rangeRefused()
+	case fasthttp.StatusMovedPermanently, fasthttp.StatusServiceUnavailable:
+		protect(&r.ctx.Response.Header, nothingPolicy)
 	}
 	r.finishOwn()
 	return nil

@@ -47,7 +47,7 @@ type listenerSettings struct {
 
 // openListener binds the address. Serving begins with serve.
 func openListener(s *Server, w wanted, pub Public, limits Limits) (*listener, error) {
-	socket, err := net.Listen("tcp", w.Address)
+	socket, err := s.listen(w.Name, w.Address)
 	if err != nil {
 		return nil, fmt.Errorf("%s: listener %s: %w", w.At, w.Name, bindHint(err))
 	}
@@ -69,7 +69,7 @@ func bindHint(err error) error {
 	case errors.Is(err, errAddrInUse):
 		return fmt.Errorf("%w: another process listens there; `ss -ltnp` shows which", err)
 	case errors.Is(err, errAccess):
-		return fmt.Errorf("%w: ports below 1024 need root or CAP_NET_BIND_SERVICE", err)
+		return fmt.Errorf("%w: ports below 1024 need root, CAP_NET_BIND_SERVICE, or a socket that systemd passes", err)
 	}
 	return err
 }
@@ -276,7 +276,7 @@ func (l *listener) handshakeFailed(c *secureConn, err error) {
 	if errors.As(err, &notTLS) && notTLS.Conn != nil && looksLikeHTTP(notTLS.RecordHeader[:]) {
 		c.linger.Store(true) // the rest of the request is unread
 		c.socket.SetWriteDeadline(time.Now().Add(time.Second))
-		io.WriteString(c.socket, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\nThis port speaks TLS: use https:// or wss://.\n")
+		io.WriteString(c.socket, plainOnTLS)
 	}
 	cause := handshakeCause(err)
 	l.countHandshakeFailure(cause)

@@ -269,7 +269,7 @@ func (p *problem) write(ctx *fasthttp.RequestCtx, requestID string) {
 	h := &resp.Header
 	h.Set("X-Request-Id", requestID)
 	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
+	protect(h, nothingPolicy)
 	if p.retry > 0 {
 		h.Set("Retry-After", strconv.Itoa(p.retry))
 	}
@@ -293,7 +293,7 @@ func (p *problem) write(ctx *fasthttp.RequestCtx, requestID string) {
 	chinese := prefersChinese(headerOf(ctx, "Accept-Language"))
 	if wantsPage(headerOf(ctx, "Accept")) {
 		h.SetContentType("text/html; charset=utf-8")
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", problemPolicy())
 		resp.SetBodyString(p.page(requestID, chinese))
 		return
 	}
@@ -329,12 +329,14 @@ func (p *problem) json(requestID string, chinese bool) []byte {
 	return append(body, '\n')
 }
 
+const problemStyle = `body{font:16px/1.6 system-ui,sans-serif;max-width:36rem;margin:18vh auto;padding:0 1.5rem;color:#222}
+h1{font-size:1.25rem}code{color:#666;font-size:.85rem}
+@media(prefers-color-scheme:dark){body{background:#16181c;color:#ddd}code{color:#999}}`
+
 const problemPage = `<!doctype html>
 <html lang="%s"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>%d</title>
-<style>body{font:16px/1.6 system-ui,sans-serif;max-width:36rem;margin:18vh auto;padding:0 1.5rem;color:#222}
-h1{font-size:1.25rem}code{color:#666;font-size:.85rem}
-@media(prefers-color-scheme:dark){body{background:#16181c;color:#ddd}code{color:#999}}</style>
+<style>%s</style>
 <h1>%d %s</h1><p>%s</p><p><code>%s %s</code></p></html>
 `
 
@@ -344,7 +346,7 @@ func (p *problem) page(requestID string, chinese bool) string {
 		lang, label = "zh-CN", "请求编号"
 	}
 	title := fasthttp.StatusMessage(p.status)
-	return fmt.Sprintf(problemPage, lang, p.status, p.status, html.EscapeString(title),
+	return fmt.Sprintf(problemPage, lang, p.status, problemStyle, p.status, html.EscapeString(title),
 		html.EscapeString(p.text(chinese)), label, html.EscapeString(requestID))
 }
 

@@ -41,6 +41,10 @@ type Options struct {
 	Descriptors *Descriptors
 	Unknown     func() map[string]string // why nothing is known of services, by name; may be nil
 	Collectors  []prometheus.Collector   // of metrics that stand beside the server's own
+
+	// Listen opens the TCP socket of a listener, which may have been opened by
+	// somebody else before; nil: net.Listen does.
+	Listen func(name, address string) (net.Listener, error)
 }
 
 // A Server is the gateway: its listeners, its table, its tunnels. All methods
@@ -54,6 +58,7 @@ type Server struct {
 	upstream    *upstream.Set
 	descriptors *Descriptors
 	unknown     func() map[string]string
+	listen      func(name, address string) (net.Listener, error)
 
 	relay   *relay.Engine
 	tunnels *tunnels
@@ -123,6 +128,9 @@ func New(o Options) (*Server, error) {
 		gate:      newGate(),
 		listeners: map[string]*listener{},
 		loopID:    newLoopID(),
+	}
+	if s.listen = o.Listen; s.listen == nil {
+		s.listen = func(_, address string) (net.Listener, error) { return net.Listen("tcp", address) }
 	}
 	s.relay.Crowded = s.gate.crowded
 	s.places.nodes = map[upstream.Key]int{}

@@ -97,7 +97,7 @@ func (f *fakeGateway) wasAsked() []string {
 // start serves the fake until the test ends.
 func start(t *testing.T, f *fakeGateway) *Server {
 	t.Helper()
-	s, err := Start("127.0.0.1:0", f)
+	s, err := Start(Config{Address: "127.0.0.1:0"}, f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,7 +304,7 @@ func TestBoundAddress(t *testing.T) {
 		r := httptest.NewRequest("GET", "/api/nodes", nil)
 		r.Host = host
 		r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, net.Addr(local)))
-		if got := namesUs(r); got != want {
+		if got := namesUs(r, nil); got != want {
 			t.Errorf("Host %q: %v, want %v", host, got, want)
 		}
 	}

@@ -121,7 +121,8 @@ func load(path string) (*config.File, *certs.Store, error) {
 	if err == nil {
 		err = checkSources(file)
 	}
-	if err = errors.Join(err, certErr, openClientCertificates(file), openNodeTLS(file), checkAudit(file), gateway.Check(file.Gateway), gateway.CheckNodes(file.Gateway, file.Nodes)); err != nil {
+	_, adminErr := accessOf(file.Admin)
+	if err = errors.Join(err, certErr, adminErr, openClientCertificates(file), openNodeTLS(file), checkAudit(file), gateway.Check(file.Gateway), gateway.CheckNodes(file.Gateway, file.Nodes)); err != nil {
 		return nil, nil, err
 	}
 	return file, store, nil

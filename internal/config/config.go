@@ -42,9 +42,13 @@ type File struct {
 	Cache          string                        // the file that keeps the last snapshot; "": none does
 }
 
-// Admin is the listener for metrics, health and nodes.
+// Admin is the listener for metrics, health and nodes. Off loopback it has a
+// token.
 type Admin struct {
-	Address string // host:port on loopback; "" means that there is none
+	Address        string   // host:port; "" means that there is none
+	TokenFile      string   // holds the token that lets read; "": there is none
+	WriteTokenFile string   // holds the token that lets read and change; "": there is none
+	Hosts          []string // names that it may be asked under, beside its addresses
 }
 
 // Logs says how the gateway writes its logs.

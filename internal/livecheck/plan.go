@@ -64,7 +64,7 @@ type nodeUse struct {
 func (c *checker) lookAround(ctx context.Context) {
 	one, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	c.running = c.askAdmin(one, c.file.Admin.Address)
+	c.running = c.askAdmin(one, c.file.Admin)
 	c.nodes = map[string][]discovery.Node{}
 	for service, nodes := range c.file.Nodes {
 		c.nodes[service] = slices.Clone(nodes)
