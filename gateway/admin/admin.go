@@ -56,6 +56,8 @@ type Gateway interface {
 	// Drain and Undrain fail with a gateway.ErrNoNode or ErrSeveralNodes.
 	Drain(service, node string, perSecond int) error
 	Undrain(service, node string) error
+
+	NoteAdmin(gateway.AdminAction) // in the audit log
 }
 
 // A Server answers on the admin address.

@@ -371,7 +371,7 @@ func TestErrorsAreBounded(t *testing.T) {
 	}
 }
 
-const known = `"public", "admin", "timeouts", "listeners", "tls", "services", "discovery", "trusted_proxies", "limits", "shutdown", "logs", "auth", "node_ports", "routes"`
+const known = `"public", "admin", "timeouts", "listeners", "tls", "services", "discovery", "trusted_proxies", "limits", "shutdown", "logs", "audit", "auth", "node_ports", "routes"`
 
 // A long wrong value, whatever it holds, is one short line in an error.
 func TestErrorsShowLittle(t *testing.T) {
