@@ -165,7 +165,7 @@ type Route struct {
 
 	Static   string // folder whose files are served
 	Fallback string // file within it that answers for paths that do not exist; "": 404
-	Page     string // "check": the connection check page
+	Page     string // "check": the connection check page; or PageHostMeta
 	Redirect string // "https" (same host and path), or an absolute URL
 
 	Timeouts Timeouts

@@ -16,16 +16,25 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	r := s.newRequest(ctx)
 	defer r.keepToTLS()
 	defer r.recoverPanic()
+	if p := r.serve(); p != nil {
+		r.refuse(p)
+	}
+}
+
+// serve answers, or says why it cannot. Preflights are answered for whatever
+// becomes of the request itself: else its page would not see the refusal.
+func (r *request) serve() *problem {
 	p := r.resolve()
+	if r.isPreflight() {
+		return r.answerPreflight()
+	}
 	if p == nil {
 		p = r.admit()
 	}
 	if p == nil {
 		p = r.dispatch()
 	}
-	if p != nil {
-		r.refuse(p)
-	}
+	return p
 }
 
 // handleExpect decides about "Expect: 100-continue" before the body is asked
@@ -168,6 +177,8 @@ func (r *request) dispatch() *problem {
 		return r.serveRedirect()
 	case route.static != nil:
 		return r.serveStatic()
+	case route.Page == PageHostMeta:
+		return r.serveHostMeta()
 	case route.Page != "":
 		return r.servePage()
 	case r.websocket:
@@ -187,6 +198,7 @@ func (r *request) refuse(p *problem) {
 	if r.match.route != nil && r.match.route.Kind == KindBOSH {
 		p = r.refuseBOSH(p)
 	}
+	r.policeOwn()
 	if p.endConn || r.websocket || r.hasBody() {
 		// What follows on this connection must never be taken for a request.
 		r.ctx.Response.SetConnectionClose()
@@ -216,6 +228,7 @@ func (r *request) serveStatic() *problem {
 
 // finishOwn ends an answer that the gateway made without a node.
 func (r *request) finishOwn() {
+	r.policeOwn()
 	if r.hasBody() || r.websocket {
 		r.ctx.Response.SetConnectionClose()
 		r.conn.linger.Store(true)

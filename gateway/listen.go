@@ -259,7 +259,14 @@ func (l *listener) handshake(c *secureConn) error {
 	defer cancel()
 	gated := c.tls.NetConn().(*gatedConn)
 	c.socket.SetDeadline(time.Time{}) // ctx is the one deadline
-	return gated.through(ctx, c.tls.HandshakeContext)
+	err := gated.through(ctx, c.tls.HandshakeContext)
+	if err != nil {
+		return err
+	}
+	if cert := c.certificate(); cert != nil {
+		c.subject = FieldSubject.of(cert)
+	}
+	return nil
 }
 
 // handshakeFailed says why a handshake failed. Clients that go away, probe or
@@ -273,6 +280,7 @@ func (l *listener) handshakeFailed(c *secureConn, err error) {
 	}
 	cause := handshakeCause(err)
 	l.countHandshakeFailure(cause)
+	l.auditHandshake(c, cause, err)
 	if errors.Is(err, errHandshakesFull) {
 		l.server.gate.warn(l.server.log)
 		return

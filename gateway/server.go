@@ -35,6 +35,7 @@ import (
 type Options struct {
 	Log         zerolog.Logger // what happens to the gateway
 	Access      zerolog.Logger // one line per request and tunnel
+	Audit       AuditLog       // what a boundary device has to note of them; nil: there is none
 	TLS         *tls.Config    // for TLS listeners; nil when there are none
 	Upstream    *upstream.Set
 	Descriptors *Descriptors
@@ -51,6 +52,7 @@ type Options struct {
 type Server struct {
 	log         zerolog.Logger
 	access      zerolog.Logger
+	audit       auditor
 	tls         *tls.Config
 	tcpTLS      *tls.Config // for ports of plain TCP
 	upstream    *upstream.Set
@@ -99,8 +101,9 @@ type state struct {
 	own    *ownSockets
 	redact *redactor
 
-	certificateHeaders []string // see there
-	securePort         uint16   // public port of the first TLS listener; 0: there is none
+	certificateHeaders []string            // see there
+	securePort         uint16              // public port of the first TLS listener; 0: there is none
+	secure             []*listenerSettings // of the listeners with TLS that serve routes
 }
 
 // Check tells what Apply would refuse in a config, without starting anything:
@@ -118,7 +121,7 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("watching connections: %w", err)
 	}
 	s := &Server{
-		log: o.Log, access: o.Access, tls: o.TLS, tcpTLS: anyProtocol(o.TLS), upstream: o.Upstream, descriptors: o.Descriptors, unknown: o.Unknown,
+		log: o.Log, access: o.Access, audit: newAuditor(o.Audit), tls: o.TLS, tcpTLS: anyProtocol(o.TLS), upstream: o.Upstream, descriptors: o.Descriptors, unknown: o.Unknown,
 		relay:     relay.New(),
 		tunnels:   newTunnels(),
 		watcher:   w,
@@ -309,9 +312,12 @@ func (s *Server) swap(cfg *Config, keep map[string]bool) {
 	s.noteTags(before, st.table)
 	s.loops.forget()
 	for _, lc := range cfg.Listeners {
-		if l := s.listeners[lc.key()]; l != nil && lc.TLS && lc.Service == "" && st.securePort == 0 {
-			st.securePort = l.settings.Load().public.Port
+		if l := s.listeners[lc.key()]; l != nil && lc.TLS && lc.Service == "" {
+			st.secure = append(st.secure, l.settings.Load())
 		}
+	}
+	if len(st.secure) > 0 {
+		st.securePort = st.secure[0].public.Port
 	}
 	s.state.Store(st)
 }
@@ -329,6 +335,9 @@ func (s *Server) Ready() (reasons []string) {
 	}
 	if why := st.table.noTags(); why != "" {
 		reasons = append(reasons, "nothing is known of routes that tags ask for: "+why)
+	}
+	if why := s.audit.refuses(); why != "" {
+		reasons = append(reasons, "nothing new is served, as nothing can be noted: "+why)
 	}
 	return reasons
 }

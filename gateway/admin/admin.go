@@ -64,6 +64,8 @@ type Gateway interface {
 	// Drain and Undrain fail with a gateway.ErrNoNode or ErrSeveralNodes.
 	Drain(service, node string, perSecond int) error
 	Undrain(service, node string) error
+
+	NoteAdmin(gateway.AdminAction) // in the audit log
 }
 
 // Config is what a Server is made of.

@@ -29,6 +29,7 @@ type fakeGateway struct {
 
 	mu    sync.Mutex
 	asked []string
+	noted []string // in the audit log
 }
 
 func newFake() *fakeGateway {
@@ -79,6 +80,12 @@ func (f *fakeGateway) note(what string) error {
 	defer f.mu.Unlock()
 	f.asked = append(f.asked, what)
 	return f.err
+}
+
+func (f *fakeGateway) NoteAdmin(a gateway.AdminAction) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.noted = append(f.noted, fmt.Sprintf("%s %v %q %q %d %v", a.Action, a.Client.Addr(), a.Service, a.Node, a.PerSecond, a.Err))
 }
 
 func (f *fakeGateway) wasAsked() []string {
@@ -231,6 +238,9 @@ func TestDrain(t *testing.T) {
 			}
 			if asked := strings.Join(f.wasAsked(), ", "); asked != c.asked {
 				t.Errorf("it was asked to %s, want %s", asked, c.asked)
+			}
+			if (len(f.noted) == 1) != (c.asked != "") || c.asked != "" && !strings.Contains(f.noted[0], " 127.0.0.1 ") {
+				t.Errorf("noted: %q", f.noted)
 			}
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"singlegate/certs"
@@ -40,7 +41,7 @@ func (c *checkCommand) Run(s streams) error {
 	if err != nil {
 		return c.notUsable(s, err)
 	}
-	for _, w := range append(store.Warnings(), gateway.Warnings(file.Gateway)...) {
+	for _, w := range slices.Concat(store.Warnings(), gateway.Warnings(file.Gateway), auditWarnings(file)) {
 		fmt.Fprintln(s.err, "warning:", w)
 	}
 	fmt.Fprintf(s.out, "%s: ok: %s\n", c.Config, summary(file))
@@ -121,7 +122,7 @@ func load(path string) (*config.File, *certs.Store, error) {
 		err = checkSources(file)
 	}
 	_, adminErr := accessOf(file.Admin)
-	if err = errors.Join(err, certErr, adminErr, openClientCertificates(file), openNodeTLS(file), gateway.Check(file.Gateway), gateway.CheckNodes(file.Gateway, file.Nodes)); err != nil {
+	if err = errors.Join(err, certErr, adminErr, openClientCertificates(file), openNodeTLS(file), checkAudit(file), gateway.Check(file.Gateway), gateway.CheckNodes(file.Gateway, file.Nodes)); err != nil {
 		return nil, nil, err
 	}
 	return file, store, nil

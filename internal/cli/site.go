@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"reflect"
 
 	"github.com/mattn/go-isatty"
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,6 +16,7 @@ import (
 	"singlegate/discovery"
 	"singlegate/gateway"
 	"singlegate/gateway/admin"
+	"singlegate/internal/audit"
 	"singlegate/internal/config"
 	"singlegate/upstream"
 )
@@ -26,6 +28,7 @@ type site struct {
 	certs  *certs.Store
 	server *gateway.Server
 	admin  *admin.Server // nil when there is no admin address
+	audit  *audit.Log    // nil when there is no audit log
 	fds    *gateway.Descriptors
 	nodes  feed
 	tended func() // ends following the certificates' files, and waits for it; nil: not begun
@@ -41,18 +44,23 @@ func openSite(file *config.File, store *certs.Store, log zerolog.Logger) (*site,
 // openSiteAs is openSite in the hands of a service manager.
 func openSiteAs(as service, file *config.File, store *certs.Store, log zerolog.Logger) (*site, error) {
 	s := &site{log: log, file: file, certs: store, fds: gateway.NewDescriptors(file.Gateway.Limits.Descriptors), service: as}
-	var err error
+	auditing, err := s.openAudit()
+	if err != nil {
+		return nil, err
+	}
 	s.server, err = gateway.New(gateway.Options{
 		Log:         log,
 		Access:      log,
+		Audit:       auditing,
 		TLS:         store.TLSConfig(),
 		Upstream:    upstream.New(s.fds),
 		Descriptors: s.fds,
 		Unknown:     s.nodes.unknown,
-		Collectors:  []prometheus.Collector{newConsulErrors(&s.nodes.failed), newCertMetrics(store)},
+		Collectors:  []prometheus.Collector{newConsulErrors(&s.nodes.failed), newCertMetrics(store), newAuditMetrics(s.audit)},
 		Listen:      as.listen,
 	})
 	if err != nil {
+		s.closeAudit()
 		return nil, err
 	}
 	s.nodes.log, s.nodes.publish = log, s.server.Publish
@@ -106,6 +114,7 @@ func (s *site) reload(file *config.File, store *certs.Store, err error) {
 	if err == nil {
 		err = s.apply(file)
 	}
+	s.auditReload(err)
 	if err != nil {
 		s.log.Error().Msgf("reload refused, the old config goes on:\n%v", err)
 		return
@@ -119,6 +128,9 @@ func (s *site) reload(file *config.File, store *certs.Store, err error) {
 			s.log.Warn().Msgf("the tokens of the admin address stay those that were: %v", err)
 		}
 	}
+	if !reflect.DeepEqual(withoutPlace(file.Audit), withoutPlace(before.Audit)) {
+		s.log.Warn().Msg("audit changes with a restart")
+	}
 	for _, w := range s.fds.Headroom().Warnings(file.Gateway) {
 		s.log.Warn().Msg(w)
 	}
@@ -128,6 +140,9 @@ func (s *site) reload(file *config.File, store *certs.Store, err error) {
 
 // announce says what is served where.
 func (s *site) announce() {
+	for _, w := range auditWarnings(s.file) {
+		s.log.Warn().Msg(w)
+	}
 	for _, c := range s.certs.Infos() {
 		s.log.Info().Strs("names", c.Names).Time("not_after", c.NotAfter).Str("file", c.Source).Msg("certificate")
 	}
@@ -166,6 +181,8 @@ func describeAction(r gateway.Route) string {
 		return "files of " + r.Static
 	case r.Page != "":
 		return "page " + r.Page
+	case r.Redirect == "":
+		return "nobody"
 	}
 	return "redirect to " + r.Redirect
 }
@@ -180,6 +197,7 @@ func (s *site) close(ctx context.Context) {
 	if s.admin != nil {
 		s.admin.Close()
 	}
+	s.closeAudit()
 }
 
 // newLog writes JSON, or lines for people where the config or a terminal asks

@@ -6,7 +6,7 @@
 // ignored. Values are checked as far as that is possible without opening a file
 // or a socket. The text of an environment variable never shows in an error.
 //
-// The package may import gateway, gateway/auth, discovery and certs for their types, and the
+// The package may import gateway, gateway/auth, discovery, certs and internal/audit for their types, and the
 // YAML parser, which nothing else of this module uses. Only main and the
 // command's verbs import it.
 package config
@@ -20,6 +20,7 @@ import (
 	"singlegate/certs"
 	"singlegate/discovery"
 	"singlegate/gateway"
+	"singlegate/internal/audit"
 )
 
 // A File is what a config file says. Everything that it leaves out has its
@@ -30,6 +31,7 @@ type File struct {
 	Nodes   map[string][]discovery.Node // services written in the file, their nodes in its order
 	Admin   Admin
 	Logs    Logs
+	Audit   *audit.Config // nil: there is no audit log
 
 	Consul         *discovery.ConsulConfig // nil: the environment says where Consul is, if anything does
 	ConsulServices []discovery.ConsulService
@@ -125,6 +127,7 @@ func (d *decoder) decodeFile(root value) *File {
 	read(o, "limits", &g.Limits, d.limits)
 	read(o, "shutdown", &g.Shutdown, d.shutdown)
 	read(o, "logs", &f.Logs, d.logs(&g.Redact))
+	read(o, "audit", &f.Audit, d.audit)
 	as := d.authsOf(o)
 	ctx := routeContext{listeners: ls, services: ss, auths: as, timeouts: waits, boshRead: gateway.DefaultBOSHRead}
 	if o.sets("timeouts", "read") {

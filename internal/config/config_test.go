@@ -192,7 +192,8 @@ func TestDefaults(t *testing.T) {
 }
 
 // TestBadFiles parses the files of testdata/bad, whose last lines say what is
-// wrong with them: "# want: line:column: message".
+// wrong with them: "# want: line:column: message". An … at the end of a message
+// stands for a list that grows.
 func TestBadFiles(t *testing.T) {
 	names, err := filepath.Glob("testdata/bad/*.yaml")
 	if err != nil || len(names) == 0 {
@@ -212,7 +213,11 @@ func TestBadFiles(t *testing.T) {
 			if len(want) == 0 {
 				t.Fatalf("the file says nothing of what is wrong with it:\n%s", strings.Join(got, "\n"))
 			}
-			if !slices.Equal(got, want) {
+			same := func(got, want string) bool {
+				begin, open := strings.CutSuffix(want, "…")
+				return got == want || open && strings.HasPrefix(got, begin)
+			}
+			if !slices.EqualFunc(got, want, same) {
 				t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 			}
 		})
@@ -368,7 +373,7 @@ func TestErrorsAreBounded(t *testing.T) {
 	}
 }
 
-const known = `"public", "admin", "timeouts", "listeners", "tls", "services", "discovery", "trusted_proxies", "limits", "shutdown", "logs", "auth", "node_ports", "routes"`
+const known = `"public", "admin", "timeouts", "listeners", "tls", "services", "discovery", "trusted_proxies", "limits", "shutdown", "logs", "audit", "auth", "node_ports", "routes"`
 
 // A long wrong value, whatever it holds, is one short line in an error.
 func TestErrorsShowLittle(t *testing.T) {

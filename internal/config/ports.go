@@ -147,7 +147,10 @@ func (d *decoder) portMap(o *object, np *nodePort) (r gateway.PortRule, ok bool)
 
 // checkPortKind reports keys that mean nothing to the kind of the port.
 func (d *decoder) checkPortKind(np *nodePort) {
-	owners := map[string]string{"proxy_protocol": kindTCP, "origins": kindHTTP, "refuse": kindHTTP, "auth": kindHTTP, "frames": kindHTTP, "ping": kindHTTP}
+	owners := map[string]string{
+		"proxy_protocol": kindTCP, "origins": kindHTTP, "refuse": kindHTTP, "auth": kindHTTP, "frames": kindHTTP, "ping": kindHTTP,
+		"cors": kindHTTP, "request_headers": kindHTTP, "response_headers": kindHTTP, "max_body": kindHTTP,
+	}
 	for _, f := range np.o.fields {
 		if owner := owners[f.key]; np.Kind != "" && owner != "" && owner != np.Kind {
 			d.errorf(f.at, "%s means nothing to a node port of kind %s; it goes with kind %s", f.key, np.Kind, owner)
