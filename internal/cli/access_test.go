@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -62,6 +63,16 @@ func TestCommandsShowTheToken(t *testing.T) {
 	s.reload(load(config))
 	if code, out, errs := command(t, "nodes", "--admin", at, "--admin-token-file", read); code != exitOK {
 		t.Errorf("after the reload: %s%s", out, errs)
+	}
+
+	other := filepath.Join(dir, "other.token")
+	writeConfig(t, other, "third-token-that-lets-read\n")
+	writeConfig(t, config, strings.Replace(fmt.Sprintf(guardedConfig, "127.0.0.1:0"), "read.token", "other.token", 1))
+	s.reload(load(config))
+	for file, want := range map[string]int{read: exitFailure, other: exitOK} {
+		if code, out, errs := command(t, "nodes", "--admin", at, "--admin-token-file", file); code != want {
+			t.Errorf("after a reload with another file, by %s: %s%s", file, out, errs)
+		}
 	}
 }
 

@@ -135,6 +135,9 @@ func TestSocketsGoToTheirListeners(t *testing.T) {
 	if got, ok := s.Used(":443"); !ok || got.String() != namedAddress || len(s.Unused()) != 0 {
 		t.Errorf(":443 has %v (%v), unused are %v", got, ok, s.Unused())
 	}
+	if moved := listen(t, s, "tls", "127.0.0.1:0"); moved.Addr().String() == namedAddress {
+		t.Error("a listener that moves gets the socket that it has still")
+	}
 	own := listen(t, s, "other", "127.0.0.1:0")
 	if _, ok := s.Used("127.0.0.1:0"); ok || own.Addr().String() == namedAddress {
 		t.Errorf("%s has a passed socket", own.Addr())
