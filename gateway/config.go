@@ -44,6 +44,7 @@ type Listener struct {
 	HSTS    time.Duration // how long browsers are to come by TLS only, of a TLS listener for routes; 0: nothing is said
 	Public  Public        // overrides Config.Public, field by field
 
+	Policy  *TLSPolicy          // with TLS: its own; nil: that of all listeners
 	Clients *ClientCertificates // with TLS: how clients are asked for certificates; nil: they are not
 
 	// With a service the listener is one public TCP port balanced over its
@@ -64,6 +65,9 @@ type NodePort struct {
 	TLS     bool
 	Host    string // the address to bind; "": every one
 	Listen  PortRule
+
+	Policy  *TLSPolicy          // as in Listener
+	Clients *ClientCertificates // likewise
 
 	ProxyProtocol ProxyProtocol // kind tcp
 	Origins       []string      // kind http, as in Route

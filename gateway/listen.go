@@ -231,17 +231,14 @@ func (l *listener) wrap(socket net.Conn) net.Conn {
 	return conn
 }
 
-// tlsConfig is the server's; ports for plain TCP take clients of any protocol,
-// and a listener may ask its clients for certificates.
+// tlsConfig is the server's, with what the listener has of its own; ports for
+// plain TCP take clients of any protocol.
 func (s *Server) tlsConfig(w wanted) *tls.Config {
 	cfg := s.tls
 	if w.implied != nil && w.implied.tcp {
 		cfg = s.tcpTLS
 	}
-	if w.Clients != nil {
-		return asking(cfg, w.Clients.Ask)
-	}
-	return cfg
+	return w.ownTLS(cfg)
 }
 
 func (l *listener) forget(c *clientConn) {

@@ -36,7 +36,7 @@ type File struct {
 	Consul         *discovery.ConsulConfig // nil: the environment says where Consul is, if anything does
 	ConsulServices []discovery.ConsulService
 	DNSServices    []discovery.DNSService
-	Clients        map[string]certs.ClientConfig // how clients' certificates are verified, by listener name; the listeners' Clients lack Ask
+	Clients        map[string]certs.ClientConfig // how clients' certificates are verified, by the At of listeners and node ports; the Clients of these lack Ask
 	NodeTLS        map[string]certs.Client       // how the nodes of services are spoken to that speak TLS; their Gateway.Services lack TLS.Config
 	TagPrefix      string                        // how tags begin by which services in Consul ask for routes; "": none do
 	Cache          string                        // the file that keeps the last snapshot; "": none does
@@ -135,6 +135,7 @@ func (d *decoder) decodeFile(root value) *File {
 	}
 	ports := d.nodePortsOf(o, ctx)
 	d.checkPorts(ports, ls, ss, f.Admin)
+	d.checkOwnPolicies(f.Certs, ls, ports)
 	rs := d.routesOf(o, ctx)
 	o.done()
 	if certain && len(f.Certs.Certificates) == 0 {
@@ -146,7 +147,7 @@ func (d *decoder) decodeFile(root value) *File {
 	g.Services, g.Auth = ss.refs(), as.list
 	f.Nodes = ss.nodes()
 	f.NodeTLS = ss.clients()
-	f.Clients = ls.clients()
+	f.Clients = clientsOf(ls, ports)
 	f.ConsulServices, f.DNSServices = ss.elsewhere()
 	g.Routes = configsOf(rs)
 	g.NodePorts = nodePortConfigs(ports)

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"singlegate/certs"
 	"singlegate/gateway"
 )
 
@@ -17,7 +16,7 @@ type listener struct {
 
 	addressAt, tlsAt pos
 
-	clients *certs.ClientConfig // how its clients' certificates are verified; nil: they are not asked for
+	own ownTLS
 
 	o             *object // nil: it could not be read
 	service, port text    // of a TCP listener
@@ -61,10 +60,10 @@ func (d *decoder) listener(v value, waits gateway.Timeouts) (listener, bool) {
 	}
 	read(o, "public", &l.Public, d.public)
 	d.listenerService(o, &l, waits)
-	read(o, "client_certificates", &l.Clients, d.clientCertificates(&l))
+	l.own = d.ownTLS(o, l.TLS, &l.Policy, &l.Clients)
 	o.done()
-	if l.Clients != nil && !l.TLS {
-		d.errorf(o.keyAt("client_certificates"), "client_certificates needs tls: true, as a client can show one in TLS only")
+	if o.has("service") {
+		d.checkTCPClients(o, l.Clients)
 	}
 	return l, true
 }
@@ -176,19 +175,4 @@ func (d *decoder) admin(v value) (a Admin, ok bool) {
 func (s socket) loopback() bool {
 	a, err := netip.ParseAddr(s.host)
 	return err == nil && a.IsLoopback()
-}
-
-// clients say how clients' certificates are verified, by the listener's name.
-func (ls listeners) clients() map[string]certs.ClientConfig {
-	var clients map[string]certs.ClientConfig
-	for _, l := range ls.list {
-		if l.clients == nil {
-			continue
-		}
-		if clients == nil {
-			clients = map[string]certs.ClientConfig{}
-		}
-		clients[l.Name] = *l.clients
-	}
-	return clients
 }

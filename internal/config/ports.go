@@ -20,6 +20,7 @@ const (
 type nodePort struct {
 	gateway.NodePort
 	o       *object
+	own     ownTLS
 	service text
 	port    text
 	ports   []mappedPort // of a listen that is a mapping of node ids
@@ -56,6 +57,7 @@ func (d *decoder) nodePort(v value, ctx routeContext) (*nodePort, bool) {
 		np.Refuse = gateway.RefuseStatus
 	}
 	read(o, "tls", &np.TLS, d.boolean)
+	np.own = d.ownTLS(o, np.TLS, &np.Policy, &np.Clients)
 	read(o, "address", &np.Host, d.bindHost)
 	require(o, "listen", &np.Listen, d.portRule(np))
 	read(o, "proxy_protocol", &np.ProxyProtocol, d.proxyProtocol)
@@ -67,6 +69,9 @@ func (d *decoder) nodePort(v value, ctx routeContext) (*nodePort, bool) {
 	d.authRule(o, &np.Auth, ctx.auths)
 	o.done()
 
+	if np.Kind == kindTCP {
+		d.checkTCPClients(o, np.Clients)
+	}
 	d.checkPortKind(np)
 	d.checkService(o, np.service, np.port, ctx.services)
 	d.checkMappedNodes(np, ctx.services.byName[np.Service])
