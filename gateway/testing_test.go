@@ -96,6 +96,9 @@ func startEdge(t *testing.T, routes []Route, services map[string]map[string]stri
 		}
 	})
 	for _, entry := range s.Entries() {
+		if entry.implied != nil {
+			continue // a node's own port
+		}
 		if entry.TLS {
 			e.secure = entry.Address.String()
 		} else {
