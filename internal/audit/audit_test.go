@@ -36,7 +36,7 @@ func (d *fakeDisk) set(err error, part int, stuck bool) {
 	d.err, d.part, d.stuck = err, part, stuck
 }
 
-func (d *fakeDisk) fault() (error, int, bool) {
+func (d *fakeDisk) fault() (part int, stuck bool, err error) {
 	d.mu.Lock()
 	gate := d.gate
 	d.mu.Unlock()
@@ -45,14 +45,14 @@ func (d *fakeDisk) fault() (error, int, bool) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.err, d.part, d.stuck
+	return d.part, d.stuck, d.err
 }
 
 func (d *fakeDisk) disk() disk {
 	real := realDisk()
 	return disk{
 		open: func(name string) (handle, error) {
-			if err, _, _ := d.fault(); err != nil && !errors.Is(err, syscall.ENOSPC) {
+			if _, _, err := d.fault(); err != nil && !errors.Is(err, syscall.ENOSPC) {
 				return nil, err
 			}
 			h, err := real.open(name)
@@ -72,7 +72,7 @@ type fakeHandle struct {
 }
 
 func (h *fakeHandle) Write(p []byte) (int, error) {
-	if err, part, _ := h.disk.fault(); err != nil {
+	if part, _, err := h.disk.fault(); err != nil {
 		n, _ := h.handle.Write(p[:min(part, len(p))])
 		return n, err
 	}
@@ -80,14 +80,14 @@ func (h *fakeHandle) Write(p []byte) (int, error) {
 }
 
 func (h *fakeHandle) Truncate(size int64) error {
-	if err, _, stuck := h.disk.fault(); stuck {
+	if _, stuck, err := h.disk.fault(); stuck {
 		return err
 	}
 	return h.handle.Truncate(size)
 }
 
 func (h *fakeHandle) Sync() error {
-	if err, _, _ := h.disk.fault(); err != nil {
+	if _, _, err := h.disk.fault(); err != nil {
 		return err
 	}
 	return h.handle.Sync()
@@ -118,7 +118,7 @@ func testConfig(t *testing.T) Config {
 	return cfg
 }
 
-// opened opens a log that the test ends, or its end does.
+// openTest opens a log that ends with the test at the latest.
 func openTest(t *testing.T, cfg Config, d disk) (*Log, *said) {
 	t.Helper()
 	s := &said{}
