@@ -41,6 +41,10 @@ type Listener struct {
 	TLS     bool
 	Public  Public // overrides Config.Public, field by field
 
+	Allow   []netip.Prefix // peers, or clients that a PROXY header names, that may connect; none: every one
+	Deny    []netip.Prefix // those that may not, also where Allow lets them in
+	ProxyIn ProxyIn        // whether connections begin with a PROXY header
+
 	// With a service the listener is one public TCP port balanced over its
 	// nodes, instead of serving routes.
 	Service       string
@@ -60,6 +64,7 @@ type NodePort struct {
 	Host    string // the address to bind; "": every one
 	Listen  PortRule
 
+	ProxyIn       ProxyIn       // as in Listener
 	ProxyProtocol ProxyProtocol // kind tcp
 	Origins       []string      // kind http, as in Route
 	Refuse        Refuse        // kind http, as in Route
@@ -247,6 +252,8 @@ type Limits struct {
 	Descriptors      int           // open files the process may use; 0: what the system allows
 	Tunnels          int           // how many there may be; more: 503; 0: as many as the descriptors allow
 	Handshakes       int           // TLS handshakes that may wait for a processor; more: closed at once
+
+	PerAddress AddressLimits
 }
 
 // DefaultLimits are the limits of a file that sets none.

@@ -9,7 +9,7 @@ import (
 // that take a path away from the nodes of a pinned route, and rules for frames
 // that end tunnels of clients which do nothing wrong.
 func Warnings(cfg Config) []string {
-	warnings := hiddenNodes(&cfg)
+	warnings := append(hiddenNodes(&cfg), cfg.limitWarnings()...)
 	for _, r := range cfg.Routes {
 		warnings = append(warnings, r.Frames.warnings(r.At)...)
 	}

@@ -10,6 +10,8 @@ import (
 type Policies struct {
 	Allow []netip.Prefix // clients that may use it; none: every one
 	Deny  []netip.Prefix // clients that may not, also where Allow lets them in
+
+	RouteLimits
 }
 
 // admit asks the policies of the request's route before anything is done for it.
@@ -17,7 +19,7 @@ func (r *request) admit() *problem {
 	if !r.match.route.lets(r.client) {
 		return addressRefused()
 	}
-	return nil
+	return r.withinLimits()
 }
 
 // lets tells whether a client of that address may use the route.

@@ -68,7 +68,7 @@ func TestAddressKeys(t *testing.T) {
 // In no stretch of time does a key get more than its burst and what the time
 // allows, and never less than a plain count of tokens would give it.
 func TestBucketsAreTokenBuckets(t *testing.T) {
-	for seed := range uint64(200) {
+	for seed := range uint64(60) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		c := newClock()
 		b := NewBuckets(0, c.now)
@@ -199,7 +199,7 @@ func TestSharedBucketsAreBounded(t *testing.T) {
 	for i := range shards * 8 {
 		b.Take(key(i), r)
 	}
-	for i := range 2 * maxScopes {
+	for i := range maxScopes + 10 {
 		b.Take(key(-1).In(Scope(i)), r)
 	}
 	if n := len(b.shared); n > maxScopes {
@@ -219,7 +219,7 @@ func TestSharedBucketsAreBounded(t *testing.T) {
 // and going, and forgets who has left.
 func TestGauge(t *testing.T) {
 	for _, bound := range []int{16, 1 << 10} {
-		for seed := range uint64(50) {
+		for seed := range uint64(10) {
 			rnd := rand.New(rand.NewPCG(seed, 2))
 			g := NewGauge(bound)
 			const most = 3

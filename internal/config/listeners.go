@@ -53,6 +53,9 @@ func (d *decoder) listener(v value, waits gateway.Timeouts) (listener, bool) {
 		l.tlsAt = o.byKey["tls"].value.at
 	}
 	read(o, "public", &l.Public, d.public)
+	read(o, "allow", &l.Allow, d.addresses)
+	read(o, "deny", &l.Deny, d.addresses)
+	d.proxyIn(o, &l.ProxyIn)
 	d.listenerService(o, &l, waits)
 	o.done()
 	return l, true

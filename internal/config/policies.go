@@ -11,6 +11,7 @@ import (
 func (d *decoder) requestPolicies(o *object, p *gateway.Policies) {
 	read(o, "allow", &p.Allow, d.addresses)
 	read(o, "deny", &p.Deny, d.addresses)
+	d.routeLimits(o, &p.RouteLimits)
 }
 
 // addresses takes a list of addresses and ranges, or all.

@@ -186,7 +186,7 @@ func checkOrigin(s string) string {
 // ownerOf says to which action a key belongs.
 func ownerOf(key string) string {
 	switch key {
-	case "kind", "port", "rewrite", "balance", "origins", "refuse", "frames", "ping":
+	case "kind", "port", "rewrite", "balance", "origins", "refuse", "frames", "ping", "tunnels_per_user":
 		return actService
 	case "fallback":
 		return actStatic
