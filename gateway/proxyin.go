@@ -45,11 +45,10 @@ func (p ProxyIn) expects(trusted bool) (header, refused bool) {
 type proxied struct{ client, to netip.AddrPort }
 
 const (
-	proxyHeaderTime = 5 * time.Second // for the whole header, which stands in the first packet
-	proxyV1Least    = 15              // PROXY UNKNOWN, CR, LF; a header of version 2 is longer
-	proxyV1Most     = 107             // as its specification says
-	proxyV2Head     = 16
-	proxyV2Most     = 2048 // of what follows that; addresses take 36 (those of UNIX sockets 216), the rest is extensions
+	proxyV1Least = 15  // PROXY UNKNOWN, CR, LF; a header of version 2 is longer
+	proxyV1Most  = 107 // as its specification says
+	proxyV2Head  = 16
+	proxyV2Most  = 2048 // of what follows that; addresses take 36 (those of UNIX sockets 216), the rest is extensions
 )
 
 const proxyV2Sign = "\r\n\r\n\x00\r\nQUIT\n"
@@ -193,7 +192,8 @@ func proxyCause(err error) string {
 }
 
 // introduce reads the PROXY header, where the connection begins with one, and
-// then lets the client in, or not. It runs in the connection's own goroutine, so
+// then lets the client in, or not. The header has the time of a request's head. It
+// runs in the connection's own goroutine, so
 // that a proxy which says nothing holds up nobody. An error means that the
 // connection is to be closed without a word.
 func (c *clientConn) introduce() error {
@@ -201,7 +201,7 @@ func (c *clientConn) introduce() error {
 		return nil
 	}
 	c.unknown = false
-	c.socket.SetReadDeadline(time.Now().Add(proxyHeaderTime))
+	c.socket.SetReadDeadline(time.Now().Add(c.listener.settings.Load().limits.HeadTimeout))
 	p, err := readProxyHeader(c.socket)
 	c.socket.SetReadDeadline(c.deadline)
 	if err != nil {
