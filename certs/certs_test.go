@@ -125,7 +125,7 @@ func TestChoiceDoesNotAllocate(t *testing.T) {
 
 func TestPolicy(t *testing.T) {
 	dir := t.TempDir()
-	cfg := Config{Certificates: []Pair{
+	cfg := Config{Certificates: []Source{
 		pair(t, dir, "ec.pem", "im.example.gov"), pairWithKey(t, dir, "rsa.pem", rsaKey(), "im.example.gov"),
 	}}
 	s, err := Load(cfg)
@@ -162,7 +162,7 @@ func TestPolicy(t *testing.T) {
 	}
 
 	cfg.MinVersion = tls.VersionTLS13
-	if err := s.Reload(cfg); err != nil {
+	if err := reload(s, cfg); err != nil {
 		t.Fatal(err)
 	}
 	check("TLS 1.2 after the minimum became 1.3", only(tls.VersionTLS12), protocolVersion)
@@ -178,7 +178,7 @@ func TestReload(t *testing.T) {
 	before := mustDial(t, address, name.Clone())
 
 	pair(t, dir, "im.pem", "im.example.gov") // another certificate in the same file
-	if err := s.Reload(Config{Certificates: []Pair{p}}); err != nil {
+	if err := reload(s, Config{Certificates: []Source{p}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := before.echo("still here"); err != nil {
@@ -191,7 +191,7 @@ func TestReload(t *testing.T) {
 
 	write(t, dir, "im.pem", "half a fi")
 	other := pair(t, dir, "other.pem", "other.example.gov")
-	if err := s.Reload(Config{Certificates: []Pair{other, p}, MinVersion: tls.VersionTLS13}); err == nil {
+	if err := reload(s, Config{Certificates: []Source{other, p}, MinVersion: tls.VersionTLS13}); err == nil {
 		t.Fatal("a broken file was accepted")
 	}
 	old := name.Clone()
@@ -214,7 +214,7 @@ func TestSessionsSurviveReload(t *testing.T) {
 			if mustDial(t, first, config).state.DidResume {
 				t.Fatal("the first connection resumed a session")
 			}
-			if err := s.Reload(Config{Certificates: []Pair{p}}); err != nil {
+			if err := reload(s, Config{Certificates: []Source{p}}); err != nil {
 				t.Fatal(err)
 			}
 			if !mustDial(t, second, config).state.DidResume {
@@ -235,8 +235,8 @@ func TestInfos(t *testing.T) {
 		infos[i].NotAfter = time.Time{}
 	}
 	want := []Info{
-		{Names: []string{"im.example.gov", "*.im.example.gov", "10.0.0.1"}, Source: filepath.Join(dir, "a.pem"), Default: true},
-		{Names: []string{"b.example.gov"}, Source: filepath.Join(dir, "b.pem")},
+		{Names: []string{"im.example.gov", "*.im.example.gov", "10.0.0.1"}, Issuer: "a leaf", SelfSigned: true, Chain: 1, ChainComplete: true, Key: "ECDSA P-256", Source: filepath.Join(dir, "a.pem"), Default: true},
+		{Names: []string{"b.example.gov"}, Issuer: "a leaf", SelfSigned: true, Chain: 1, ChainComplete: true, Key: "ECDSA P-256", Source: filepath.Join(dir, "b.pem")},
 	}
 	if !reflect.DeepEqual(infos, want) {
 		t.Errorf("infos are %+v, expected %+v", infos, want)
@@ -253,7 +253,7 @@ func TestWarnings(t *testing.T) {
 	ending := leaf("im.example.gov")
 	ending.NotAfter = time.Now().Add(49 * time.Hour)
 	endingOn := ending.NotAfter.UTC().Format(time.DateOnly)
-	const noIssuer = `singlegate.yaml:7:7: im.pem does not hold the issuer of its certificate, "CN=middle": clients that do not know it (mobile devices, mini-programs) will refuse the connection; append the intermediate certificate to the file, or ignore this when that is the root which all clients trust`
+	const noIssuer = `singlegate.yaml:7:7: im.pem does not hold the issuer of its certificate, "CN=middle": clients that do not know it (mobile devices, mini-programs) will refuse the connection; append the intermediate certificate to the file, or put it into the folder that tls.intermediates names; where that is the root which all clients trust, putting it there ends this warning`
 	for _, c := range []struct {
 		name  string
 		chain []*x509.Certificate
@@ -269,7 +269,7 @@ func TestWarnings(t *testing.T) {
 			[]string{"singlegate.yaml:7:7: the certificate in im.pem expires on " + endingOn + ", in 2 days: renew it"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := load(t, Pair{At: "singlegate.yaml:7:7", Cert: write(t, dir, "im.pem", pemOf(c.chain...)+pemKey(t, key))})
+			s := load(t, Source{At: "singlegate.yaml:7:7", Cert: write(t, dir, "im.pem", pemOf(c.chain...)+pemKey(t, key))})
 			got := s.Warnings()
 			for i := range got {
 				got[i] = strings.ReplaceAll(got[i], dir+string(filepath.Separator), "")
@@ -288,11 +288,12 @@ func TestWarningsFollowTheClock(t *testing.T) {
 		at   time.Time
 		want string
 	}{
-		{end.Add(-expirySoon - time.Second), ""},
-		{end.Add(-expirySoon + time.Second), "in 20 days: renew it"},
+		{end.Add(-30*oneDay - time.Second), ""},
+		{end.Add(-30*oneDay + time.Second), "in 29 days: renew it"},
+		{end.Add(-time.Second), "in 0 days: renew it"},
 		{end.Add(time.Second), "expired on"},
 	} {
-		got := strings.Join(s.current.Load().warnings(c.at), "\n")
+		got := strings.Join(textsOf(s.current.Load().warnings(c.at)), "\n")
 		if (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
 			t.Errorf("%v from the end: warnings %q, expected %q", c.at.Sub(end), got, c.want)
 		}

@@ -242,7 +242,7 @@ func (d devDir) key(name string) (crypto.Signer, error) {
 	f, err := readPEM("key", d.file(name))
 	if err == nil {
 		var key crypto.Signer
-		if key, err = f.privateKey(Pair{Key: d.file(name)}); err == nil {
+		if key, err = f.privateKey(Source{Key: d.file(name)}); err == nil {
 			return key, nil
 		}
 	}

@@ -34,7 +34,7 @@ func read(t *testing.T, name string) []byte {
 // A client that trusts the CA file connects by every name.
 func TestDevCertificateServes(t *testing.T) {
 	d := devCert(t, filepath.Join(t.TempDir(), "new", "dev"), "IM.example.test", "*.im.example.test", "10.1.2.3", "im.example.test")
-	s := load(t, Pair{At: "dev", Cert: d.CertFile, Key: d.KeyFile})
+	s := load(t, Source{At: "dev", Cert: d.CertFile, Key: d.KeyFile})
 	if w := s.Warnings(); len(w) > 0 {
 		t.Errorf("warnings: %v", w)
 	}
@@ -153,7 +153,7 @@ func TestDevCertificateIssuedAgain(t *testing.T) {
 				t.Fatal("the certificate is the old one")
 			}
 			checkDev(t, d)
-			if left := time.Until(load(t, Pair{Cert: d.CertFile, Key: d.KeyFile}).Infos()[0].NotAfter); left < 300*24*time.Hour || left > devLeafLife {
+			if left := time.Until(load(t, Source{Cert: d.CertFile, Key: d.KeyFile}).Infos()[0].NotAfter); left < 300*24*time.Hour || left > devLeafLife {
 				t.Errorf("the certificate is good for %v", left)
 			}
 		})
@@ -163,7 +163,7 @@ func TestDevCertificateIssuedAgain(t *testing.T) {
 // checkDev verifies that certificate, key and CA belong together.
 func checkDev(t *testing.T, d DevCert) {
 	t.Helper()
-	s := load(t, Pair{At: "dev", Cert: d.CertFile, Key: d.KeyFile})
+	s := load(t, Source{At: "dev", Cert: d.CertFile, Key: d.KeyFile})
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(read(t, d.CAFile))
 	if _, err := s.current.Load().entries[0].leaf().Verify(x509.VerifyOptions{Roots: roots, DNSName: "localhost"}); err != nil {
@@ -274,7 +274,7 @@ func TestDevCertificateConcurrently(t *testing.T) {
 				if d.Created {
 					created <- struct{}{}
 				}
-				if _, err := Load(Config{Certificates: []Pair{{Cert: d.CertFile, Key: d.KeyFile}}}); err != nil {
+				if _, err := Load(Config{Certificates: []Source{{Cert: d.CertFile, Key: d.KeyFile}}}); err != nil {
 					t.Error(err)
 				}
 			})

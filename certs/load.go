@@ -2,8 +2,9 @@ package certs
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
-	"crypto/tls"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -19,14 +20,70 @@ import (
 // maxFileSize bounds a certificate or key file; a chain has a few KiB.
 const maxFileSize = 1 << 20
 
-// loadPair reads and checks one certificate. Its error joins every problem
-// found, each beginning with where the pair is written.
-func loadPair(p Pair, now time.Time) (entry, error) {
-	e := entry{pair: p}
-	var problems []error
-	fail := func(err error) { problems = append(problems, fmt.Errorf("%s: %w", p.At, err)) }
+// A fingerprint is that of the content of files.
+type fingerprint [sha256.Size]byte
 
-	certFile, err := readPEM("certificate", p.Cert)
+// id names a source of one certificate: by its files, not by its place.
+func (s Source) id() string {
+	return strings.Join([]string{s.Cert, s.Key, s.Keystore, strings.ToLower(s.Alias)}, "\x00")
+}
+
+// file is the one that holds the certificate.
+func (s Source) file() string { return cmp.Or(s.Keystore, s.Cert) }
+
+// files are those that the certificate of a source is made from.
+func (s Source) files() []string {
+	var names []string
+	for _, name := range []string{s.Cert, s.Key, s.Keystore, s.PasswordFile, s.KeyPasswordFile} {
+		if name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// fingerprint is that of the source's files as they are now, and of what
+// completes its chain.
+func (s Source) fingerprint(pool intermediates) fingerprint {
+	hash := sha256.New()
+	hash.Write(pool.print[:])
+	for _, name := range s.files() {
+		data, err := readKind(name, "file")
+		fmt.Fprintf(hash, "%q %d %v\n", name, len(data), err)
+		hash.Write(data)
+	}
+	return fingerprint(hash.Sum(nil))
+}
+
+// loadEntry reads and checks one certificate. Its error joins every problem
+// found, each beginning with where the source is written.
+func loadEntry(source Source, pool intermediates, now time.Time) (*entry, error) {
+	e := &entry{source: source, counts: new(counts), print: source.fingerprint(pool)}
+	var problems []error
+	if source.Keystore != "" {
+		problems = e.readKeystore()
+	} else {
+		problems = e.readPair()
+	}
+	for i, err := range problems {
+		problems[i] = fmt.Errorf("%s: %w", source.At, err)
+	}
+	if e.chain != nil {
+		problems = append(problems, e.check(now)...)
+	}
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	e.chain, e.completed = pool.complete(e.chain, now)
+	e.show(nil)
+	return e, nil
+}
+
+// readPair takes chain and key from PEM files, as far as they can be read.
+func (e *entry) readPair() (problems []error) {
+	fail := func(err error) { problems = append(problems, err) }
+	source := e.source
+	certFile, err := readPEM("certificate", source.Cert)
 	if err == nil {
 		e.chain, err = certFile.chain()
 	}
@@ -34,37 +91,37 @@ func loadPair(p Pair, now time.Time) (entry, error) {
 		fail(err)
 	}
 	keyFile := certFile
-	if p.Key != "" && p.Key != p.Cert {
-		if keyFile, err = readPEM("key", p.Key); err != nil {
+	if source.Key != "" && source.Key != source.Cert {
+		if keyFile, err = readPEM("key", source.Key); err != nil {
 			fail(err)
 		}
 	}
-	var key crypto.Signer
 	if keyFile != nil {
-		if key, err = keyFile.privateKey(p); err != nil {
+		if e.key, err = keyFile.privateKey(source); err != nil {
 			fail(err)
 		}
 	}
-	if e.chain != nil {
-		problems = append(problems, e.check(key, now)...)
+	return problems
+}
+
+// what names the certificate's place in errors.
+func (e *entry) what() string {
+	switch {
+	case e.source.Keystore == "":
+		return "certificate file " + e.source.Cert
+	case e.alias == "":
+		return "keystore " + e.source.Keystore
 	}
-	if len(problems) > 0 {
-		return entry{}, errors.Join(problems...)
-	}
-	e.cert = &tls.Certificate{PrivateKey: key, Leaf: e.leaf()}
-	for _, c := range e.chain {
-		e.cert.Certificate = append(e.cert.Certificate, c.Raw)
-	}
-	return e, nil
+	return fmt.Sprintf("keystore %s, alias %s", e.source.Keystore, quoted(e.alias))
 }
 
 // check reports why the chain and its key, which may be nil, cannot serve.
-func (e entry) check(key crypto.Signer, now time.Time) (problems []error) {
+func (e *entry) check(now time.Time) (problems []error) {
 	fail := func(format string, args ...any) {
-		problems = append(problems, fmt.Errorf("%s: certificate file %s: %s", e.pair.At, e.pair.Cert, fmt.Sprintf(format, args...)))
+		problems = append(problems, fmt.Errorf("%s: %s: %s", e.source.At, e.what(), fmt.Sprintf(format, args...)))
 	}
-	if key != nil {
-		switch place := e.placeOf(key); {
+	if e.key != nil {
+		switch place := e.placeOf(e.key); {
 		case place > 0: // then the first one is not the leaf, and nothing else about it matters
 			fail("the key belongs to certificate number %d of the file: put that one first, then its intermediates", place+1)
 			return problems
@@ -86,16 +143,11 @@ func (e entry) check(key crypto.Signer, now time.Time) (problems []error) {
 }
 
 // placeOf is the index of the certificate that the key belongs to, or -1.
-func (e entry) placeOf(key crypto.Signer) int {
+func (e *entry) placeOf(key crypto.Signer) int {
 	return slices.IndexFunc(e.chain, func(c *x509.Certificate) bool { return samePublicKey(key.Public(), c.PublicKey) })
 }
 
-func (e entry) keyFile() string {
-	if e.pair.Key == "" {
-		return e.pair.Cert
-	}
-	return e.pair.Key
-}
+func (e *entry) keyFile() string { return cmp.Or(e.source.Key, e.source.file()) }
 
 func samePublicKey(a, b crypto.PublicKey) bool {
 	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
@@ -108,14 +160,6 @@ func describe(c *x509.Certificate) string {
 		return names[0]
 	}
 	return c.Subject.String()
-}
-
-func isSelfIssued(c *x509.Certificate) bool { return bytes.Equal(c.RawIssuer, c.RawSubject) }
-
-func isIssuerOf(c *x509.Certificate) func(*x509.Certificate) bool {
-	return func(issuer *x509.Certificate) bool {
-		return bytes.Equal(c.RawIssuer, issuer.RawSubject) && c.CheckSignatureFrom(issuer) == nil
-	}
 }
 
 // A pemFile is a file's blocks.
@@ -143,12 +187,16 @@ func readPEM(what, name string) (*pemFile, error) {
 	return f, nil
 }
 
-// readFile reads a regular file of bounded size; its errors go on after the
-// file's name. Other kinds of file are not opened: a pipe would block.
-func readFile(name string) ([]byte, error) {
+// readFile reads a PEM file; its errors go on after the file's name.
+func readFile(name string) ([]byte, error) { return readKind(name, "PEM file") }
+
+// readKind reads a regular file of bounded size; its errors go on after the
+// file's name, and call it a kind of file. Others are not opened: a pipe would
+// block.
+func readKind(name, kind string) ([]byte, error) {
 	info, err := os.Stat(name)
 	if err == nil && !info.Mode().IsRegular() {
-		return nil, errors.New("is not a regular file: name a PEM file")
+		return nil, errors.New("is not a regular file: name a " + kind)
 	}
 	var file *os.File
 	if err == nil {
@@ -168,7 +216,7 @@ func readFile(name string) ([]byte, error) {
 		return nil, fmt.Errorf("cannot be read: %w", unwrapPath(err))
 	}
 	if len(data) > maxFileSize {
-		return nil, fmt.Errorf("is larger than %d bytes: no PEM file of a certificate is", maxFileSize)
+		return nil, fmt.Errorf("is larger than %d bytes: no %s of a certificate is", maxFileSize, kind)
 	}
 	return data, nil
 }
@@ -187,9 +235,9 @@ func notPEM(data []byte) string {
 	case len(data) == 0:
 		return "is empty: expected PEM, which begins with -----BEGIN"
 	case bytes.HasPrefix(data, []byte{0xfe, 0xed, 0xfe, 0xed}):
-		return "is a Java keystore, not PEM: convert it with keytool -importkeystore -deststoretype PKCS12, then openssl pkcs12 -nodes"
+		return "is a Java keystore, not PEM: name it as keystore"
 	case data[0] == 0x30:
-		return "is binary (DER or PKCS#12), not PEM: convert it with openssl x509 -inform der, or openssl pkcs12 -nodes"
+		return "is binary (DER or PKCS#12), not PEM: name a PKCS#12 file as keystore, and convert DER with openssl x509 -inform der"
 	}
 	return "holds no PEM: expected a block that begins with -----BEGIN"
 }
@@ -214,33 +262,28 @@ func (f *pemFile) chain() ([]*x509.Certificate, error) {
 }
 
 // privateKey parses the first key of the file. No error of it holds a part of
-// the key.
-func (f *pemFile) privateKey(p Pair) (crypto.Signer, error) {
+// the key, or the password.
+func (f *pemFile) privateKey(source Source) (crypto.Signer, error) {
 	for _, block := range f.blocks {
 		if !strings.HasSuffix(block.Type, "PRIVATE KEY") {
 			continue
 		}
 		if isEncrypted(block) {
-			return nil, fmt.Errorf("the private key in %s is encrypted, which is not supported yet: decrypt it with openssl pkey -in %s -out plain.key, protect that file with mode 0600 and name it here", f.name, f.name)
+			return f.encryptedKey(block, source)
 		}
 		key, ok := parseKey(block.Bytes)
 		if !ok {
-			return nil, fmt.Errorf("the %s block in %s cannot be parsed: expected an unencrypted RSA, ECDSA or Ed25519 key in PKCS#8, PKCS#1 or SEC 1 form", block.Type, f.name)
+			return nil, fmt.Errorf("the %s block in %s cannot be parsed: expected an RSA, ECDSA or Ed25519 key in PKCS#8, PKCS#1 or SEC 1 form", block.Type, f.name)
 		}
 		return key, nil
 	}
 	switch {
-	case p.Key == "":
+	case source.Key == "":
 		return nil, fmt.Errorf("certificate file %s holds no private key: name the file that does as key", f.name)
 	case f.blocks[0].Type == "CERTIFICATE":
 		return nil, fmt.Errorf("key file %s holds a certificate and no private key: are cert and key swapped?", f.name)
 	}
 	return nil, fmt.Errorf("key file %s holds no private key, only %s: expected a PRIVATE KEY block", f.name, f.blocks[0].Type)
-}
-
-// isEncrypted knows both forms: PKCS#8 (RFC 5958) and the header of RFC 1421.
-func isEncrypted(block *pem.Block) bool {
-	return block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED")
 }
 
 func parseKey(der []byte) (crypto.Signer, bool) {

@@ -65,18 +65,18 @@ func TestBrokenInputs(t *testing.T) {
 		{"no PEM", "text.pem", "good.key", at + "certificate file text.pem holds no PEM: expected a block that begins with -----BEGIN"},
 		{"no PEM in the key", "good.pem", "text.pem", at + "key file text.pem holds no PEM: expected a block that begins with -----BEGIN"},
 		{"empty", "empty.pem", "good.key", at + "certificate file empty.pem is empty: expected PEM, which begins with -----BEGIN"},
-		{"DER", "der.pem", "good.key", at + "certificate file der.pem is binary (DER or PKCS#12), not PEM: convert it with openssl x509 -inform der, or openssl pkcs12 -nodes"},
-		{"JKS", "store.jks", "good.key", at + "certificate file store.jks is a Java keystore, not PEM: convert it with keytool -importkeystore -deststoretype PKCS12, then openssl pkcs12 -nodes"},
+		{"DER", "der.pem", "good.key", at + "certificate file der.pem is binary (DER or PKCS#12), not PEM: name a PKCS#12 file as keystore, and convert DER with openssl x509 -inform der"},
+		{"JKS", "store.jks", "good.key", at + "certificate file store.jks is a Java keystore, not PEM: name it as keystore"},
 		{"request", "request.pem", "good.key", at + "certificate file request.pem holds no certificate, only CERTIFICATE REQUEST: expected a CERTIFICATE block; are cert and key swapped?"},
 		{"garbled", "garbled.pem", "good.key", at + "certificate file garbled.pem: certificate number 1 cannot be parsed (x509: malformed certificate): expected an X.509 certificate with an RSA, ECDSA (P-256, P-384, P-521) or Ed25519 key"},
-		{"garbled key", "good.pem", "garbled.key", at + "the EC PRIVATE KEY block in garbled.key cannot be parsed: expected an unencrypted RSA, ECDSA or Ed25519 key in PKCS#8, PKCS#1 or SEC 1 form"},
+		{"garbled key", "good.pem", "garbled.key", at + "the EC PRIVATE KEY block in garbled.key cannot be parsed: expected an RSA, ECDSA or Ed25519 key in PKCS#8, PKCS#1 or SEC 1 form"},
 		{"no key", "good.pem", "", at + "certificate file good.pem holds no private key: name the file that does as key"},
 		{"certificate as key", "good.pem", "nameless.pem", at + "key file nameless.pem holds a certificate and no private key: are cert and key swapped?"},
 		{"request as key", "good.pem", "request.pem", at + "key file request.pem holds no private key, only CERTIFICATE REQUEST: expected a PRIVATE KEY block"},
 		{"swapped", "good.key", "good.pem", at + "certificate file good.key holds no certificate, only PRIVATE KEY: expected a CERTIFICATE block; are cert and key swapped?\n" +
 			at + "key file good.pem holds a certificate and no private key: are cert and key swapped?"},
-		{"encrypted", "good.pem", "encrypted.key", at + "the private key in encrypted.key is encrypted, which is not supported yet: decrypt it with openssl pkey -in encrypted.key -out plain.key, protect that file with mode 0600 and name it here"},
-		{"encrypted, old form", "good.pem", "legacy.key", at + "the private key in legacy.key is encrypted, which is not supported yet: decrypt it with openssl pkey -in legacy.key -out plain.key, protect that file with mode 0600 and name it here"},
+		{"encrypted", "good.pem", "encrypted.key", at + "the private key in encrypted.key is encrypted: name the file that holds its password as password_file"},
+		{"encrypted, old form", "good.pem", "legacy.key", at + "the private key in legacy.key is encrypted: name the file that holds its password as password_file"},
 		{"another key", "good.pem", "other.key", at + "certificate file good.pem: its certificate (im.example.gov) does not belong to the key in other.key: use the key that the certificate was requested with"},
 		{"leaf last", "reversed.pem", "good.key", at + "certificate file reversed.pem: the key belongs to certificate number 2 of the file: put that one first, then its intermediates"},
 		{"expired", "expired.pem", "good.key", at + "certificate file expired.pem: the certificate expired on " + day(day0) + ": renew it, or set this machine's clock (it says " + today + ")"},
@@ -84,14 +84,14 @@ func TestBrokenInputs(t *testing.T) {
 		{"no names", "nameless.pem", "good.key", at + "certificate file nameless.pem: the certificate has no DNS name and no IP address among its subject alternative names, and clients ignore the common name: have it issued again with the names that clients use"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := Pair{At: "singlegate.yaml:7:7"}
+			p := Source{At: "singlegate.yaml:7:7"}
 			if c.cert != "" {
 				p.Cert = filepath.Join(dir, c.cert)
 			}
 			if c.key != "" {
 				p.Key = filepath.Join(dir, c.key)
 			}
-			_, err := Load(Config{Certificates: []Pair{p}})
+			_, err := Load(Config{Certificates: []Source{p}})
 			if err == nil {
 				t.Fatal("accepted")
 			}
@@ -107,7 +107,7 @@ func TestBrokenInputs(t *testing.T) {
 
 	t.Run("all at once", func(t *testing.T) {
 		in := func(name string) string { return filepath.Join(dir, name) }
-		_, err := Load(Config{MinVersion: tls.VersionTLS11, Certificates: []Pair{
+		_, err := Load(Config{MinVersion: tls.VersionTLS11, Certificates: []Source{
 			{At: "f:1:1", Cert: in("old.pem"), Key: in("other.key")},
 			{At: "f:2:2", Cert: in("good.pem"), Key: in("good.key")},
 			{At: "f:3:3", Cert: in("missing.pem"), Key: in("text.pem")},
@@ -146,7 +146,7 @@ func TestUnreadableFile(t *testing.T) {
 	if err := os.Chmod(p.Cert, 0); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Load(Config{Certificates: []Pair{p}})
+	_, err := Load(Config{Certificates: []Source{p}})
 	if err == nil || !strings.Contains(err.Error(), "may not be read by this user: give the gateway's user permission to read it") {
 		t.Errorf("the error is %v", err)
 	}
@@ -162,14 +162,14 @@ func TestKeyForms(t *testing.T) {
 	cert := sign(t, leaf("im.example.gov"), ec, nil)
 	sec1PEM := string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1}))
 	parameters := string(pem.EncodeToMemory(&pem.Block{Type: "EC PARAMETERS", Bytes: []byte{6, 0}}))
-	for name, p := range map[string]Pair{
+	for name, p := range map[string]Source{
 		"PKCS#8":                 {Cert: write(t, dir, "a.pem", pemOf(cert)), Key: write(t, dir, "a.key", pemKey(t, ec))},
 		"SEC 1 after parameters": {Cert: write(t, dir, "b.pem", pemOf(cert)), Key: write(t, dir, "b.key", parameters+sec1PEM)},
 		"key first in one file":  {Cert: write(t, dir, "c.pem", sec1PEM+pemOf(cert))},
 		"one file named twice":   {Cert: filepath.Join(dir, "c.pem"), Key: filepath.Join(dir, "c.pem")},
 		"text around":            {Cert: write(t, dir, "d.pem", "Bag Attributes\n"+pemOf(cert)+"Key Attributes\n"+sec1PEM+"\n\n")},
 	} {
-		if _, err := Load(Config{Certificates: []Pair{p}}); err != nil {
+		if _, err := Load(Config{Certificates: []Source{p}}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -186,8 +186,8 @@ func FuzzLoad(f *testing.F) {
 	f.Add([]byte{0x30}, []byte{})
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, cert, key []byte) {
-		p := Pair{At: "f:1:1", Cert: write(t, dir, "fuzz.pem", string(cert)), Key: write(t, dir, "fuzz.key", string(key))}
-		s, err := Load(Config{Certificates: []Pair{p}})
+		p := Source{At: "f:1:1", Cert: write(t, dir, "fuzz.pem", string(cert)), Key: write(t, dir, "fuzz.key", string(key))}
+		s, err := Load(Config{Certificates: []Source{p}})
 		if err != nil {
 			if !strings.HasPrefix(err.Error(), "f:1:1: ") {
 				t.Errorf("the error does not say where: %v", err)
@@ -198,6 +198,6 @@ func FuzzLoad(f *testing.F) {
 		if _, err := tls.X509KeyPair(cert, key); err != nil {
 			t.Errorf("accepted, but crypto/tls says %v", err)
 		}
-		e.warnings(time.Now())
+		e.warnings(intermediates{}, time.Now())
 	})
 }

@@ -120,17 +120,17 @@ func write(t testing.TB, dir, name, content string) string {
 
 // pair writes a self-signed certificate with a key of its own, both in one
 // file.
-func pair(t testing.TB, dir, file string, names ...string) Pair {
+func pair(t testing.TB, dir, file string, names ...string) Source {
 	t.Helper()
 	return pairWithKey(t, dir, file, ecKey(t), names...)
 }
 
-func pairWithKey(t testing.TB, dir, file string, key crypto.Signer, names ...string) Pair {
+func pairWithKey(t testing.TB, dir, file string, key crypto.Signer, names ...string) Source {
 	t.Helper()
-	return Pair{At: "singlegate.yaml:7:7", Cert: write(t, dir, file, pemOf(sign(t, leaf(names...), key, nil))+pemKey(t, key))}
+	return Source{At: "singlegate.yaml:7:7", Cert: write(t, dir, file, pemOf(sign(t, leaf(names...), key, nil))+pemKey(t, key))}
 }
 
-func load(t testing.TB, pairs ...Pair) *Store {
+func load(t testing.TB, pairs ...Source) *Store {
 	t.Helper()
 	s, err := Load(Config{Certificates: pairs})
 	if err != nil {
@@ -139,11 +139,30 @@ func load(t testing.TB, pairs ...Pair) *Store {
 	return s
 }
 
+// reload does with a new config what the gateway does with it.
+func reload(s *Store, cfg Config) error {
+	next, err := Load(cfg)
+	if err == nil {
+		err = s.Judge(next)
+	}
+	if err == nil {
+		s.Adopt(next)
+	}
+	return err
+}
+
+func textsOf(warnings []warning) (texts []string) {
+	for _, w := range warnings {
+		texts = append(texts, w.text)
+	}
+	return texts
+}
+
 // source says which file a certificate was read from.
 func (s *Store) source(cert *x509.Certificate) string {
 	for _, e := range s.current.Load().entries {
 		if e.leaf().Equal(cert) {
-			return filepath.Base(e.pair.Cert)
+			return filepath.Base(e.source.file())
 		}
 	}
 	return "none of this set"

@@ -40,6 +40,23 @@ type consulClient struct {
 }
 
 func newConsulClient(cfg ConsulConfig) (*consulClient, error) {
+	conf, transport, token, err := cfg.connection()
+	if err != nil {
+		return nil, err
+	}
+	consul, err := api.NewClient(conf)
+	if err != nil {
+		return nil, fmt.Errorf("discovery.consul: %w", err)
+	}
+	return &consulClient{
+		api: consul, transport: transport, shown: withoutUser(conf.Address), datacenter: cfg.Datacenter, stale: cfg.Stale,
+		token: token,
+	}, nil
+}
+
+// connection is how to reach the Consul that the config, or else the environment,
+// names.
+func (cfg ConsulConfig) connection() (*api.Config, *http.Transport, *token, error) {
 	conf := api.DefaultConfig()
 	conf.Address = cmp.Or(cfg.Address, conf.Address)
 	conf.Scheme = cmp.Or(cfg.Scheme, conf.Scheme)
@@ -52,18 +69,11 @@ func newConsulClient(cfg ConsulConfig) (*consulClient, error) {
 	transport := consulTransport()
 	client, err := api.NewHttpClient(transport, conf.TLSConfig)
 	if err != nil {
-		return nil, fmt.Errorf("discovery.consul: the certificates for Consul cannot be used: %w", err)
+		return nil, nil, nil, fmt.Errorf("discovery.consul: the certificates for Consul cannot be used: %w", err)
 	}
 	client.Transport = bounded{transport}
 	conf.HttpClient = client
-	consul, err := api.NewClient(conf)
-	if err != nil {
-		return nil, fmt.Errorf("discovery.consul: %w", err)
-	}
-	return &consulClient{
-		api: consul, transport: transport, shown: withoutUser(conf.Address), datacenter: cfg.Datacenter, stale: cfg.Stale,
-		token: &token{file: file, fixed: conf.Token},
-	}, nil
+	return conf, transport, &token{file: file, fixed: conf.Token}, nil
 }
 
 // consulTransport notices a host that is gone within half a minute, also in the

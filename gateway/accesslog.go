@@ -32,7 +32,7 @@ func (r *request) record() record {
 		list: r.listener.Name, method: r.method, host: r.host,
 	}
 	if r.path != "" {
-		rec.target = r.state.redact.target(r.path, r.query)
+		rec.target = r.state.redact.target(r.loggedPath(), r.query)
 	}
 	if r.match.route != nil {
 		rec.route, rec.service = r.match.route.name, r.match.route.Service

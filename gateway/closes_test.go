@@ -57,7 +57,7 @@ func TestREADMEsListTheCloseReasons(t *testing.T) {
 	reasons := map[string][]string{
 		"1001": {stopReason, "idle for too long", "tunnel lifetime over", "the client does not answer"},
 		"1002": {"a client's frame must be masked"},
-		"1008": {"more than 50 messages a second"},
+		"1008": {"more than 50 messages a second", "token expired"},
 		"1009": {"a message must not be larger than 65536 bytes"},
 		"1014": {"upstream connection lost"},
 	}

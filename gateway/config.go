@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"singlegate/gateway/auth"
 	"singlegate/upstream"
 )
 
@@ -17,6 +18,7 @@ type Config struct {
 	Routes         []Route
 	TagRoutes      *Route // what routes have that nodes ask for by tags, beside their match, service, port and rewrite; nil: there are none
 	NodePorts      []NodePort
+	Auth           []auth.Config  // how clients are authorised, for routes to name
 	Services       []ServiceRef   // the services that routes may name
 	TrustedProxies []netip.Prefix // peers whose X-Forwarded-* and Forwarded are believed
 	Limits         Limits
@@ -107,6 +109,8 @@ type ServiceRef struct {
 
 	TunnelsPerNode  int          // how many a node may have; more: 503; 0: no cap
 	SourceAddresses []netip.Addr // of this machine, from which its nodes are connected to, in turn; none: the system chooses
+
+	TLS *upstream.TLS // how its nodes are spoken to; nil: without TLS
 }
 
 // TunnelPolicy is what becomes of a node's tunnels when something happens to

@@ -3,6 +3,8 @@ package gateway
 import (
 	"fmt"
 	"slices"
+
+	"singlegate/gateway/auth"
 )
 
 // Warnings tells what in a config works but is easily misunderstood: routes
@@ -16,7 +18,12 @@ func Warnings(cfg Config) []string {
 	for _, p := range cfg.NodePorts {
 		warnings = append(warnings, p.Frames.warnings(p.At)...)
 	}
-	return warnings
+	for _, ref := range cfg.Services {
+		if t := ref.TLS; t != nil && t.Config != nil && t.Config.InsecureSkipVerify {
+			warnings = append(warnings, ref.At+": tls: verify: false: whoever can come between the gateway and a node of \""+ref.Name+"\" can read and change everything; name the nodes' CA instead (ca)")
+		}
+	}
+	return append(warnings, auth.Warnings(cfg.Auth, authRules(&cfg))...)
 }
 
 // hiddenNodes warns of routes that take a path away from a pinned one.

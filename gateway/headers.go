@@ -12,14 +12,14 @@ type field struct{ name, value string }
 
 // passedFields are the client's headers that go on to the node, in their order
 // and case: all but those of this hop (RFC 9110 section 7.6.1), those the
-// gateway makes itself, and what only a trusted proxy may say.
+// gateway makes itself or who authorises, and what only a trusted proxy may say.
 func (r *request) passedFields() []field {
-	named := tokensOf(r.headers("Connection"))
+	named, made := tokensOf(r.headers("Connection")), r.state.auth.Headers(r.authRule())
 	var fields []field
 	for k, v := range r.ctx.Request.Header.AllInOrder() {
 		name := string(k)
 		lower := strings.ToLower(name)
-		if ownHeader(lower) || forgedHeader(lower) || r.untrusted(lower) || slices.Contains(named, lower) {
+		if ownHeader(lower) || forgedHeader(lower) || r.untrusted(lower) || alike(made, lower) || slices.Contains(named, lower) {
 			continue
 		}
 		fields = append(fields, field{name, string(v)})
@@ -36,6 +36,13 @@ func ownHeader(lower string) bool {
 		return true
 	}
 	return false
+}
+
+// OwnHeader tells whether the gateway itself writes a header of that name, or
+// drops it as one of a hop or a handshake, so that nothing else may set it.
+func OwnHeader(name string) bool {
+	lower := strings.ReplaceAll(strings.ToLower(name), "_", "-")
+	return ownHeader(lower) || strings.HasPrefix(lower, "x-forwarded-") || strings.HasPrefix(lower, "sec-websocket-")
 }
 
 // forgedHeader spots names that differ from a protected one only by underscores
@@ -109,7 +116,7 @@ func forwardedElement(peer netip.Addr, host, proto string) string {
 // an empty User-Agent keeps net/http from inventing one.
 func (r *request) upstreamHeader() http.Header {
 	h := http.Header{"User-Agent": {""}}
-	for _, f := range append(r.passedFields(), r.forwardedFields()...) {
+	for _, f := range slices.Concat(r.passedFields(), r.forwardedFields(), r.authFields()) {
 		name := f.name
 		if strings.EqualFold(name, "User-Agent") {
 			h["User-Agent"] = []string{f.value}
@@ -125,7 +132,7 @@ func (r *request) upstreamHeader() http.Header {
 func (r *request) handshakeHead(target, key string) []byte {
 	var b strings.Builder
 	b.WriteString("GET " + target + " HTTP/1.1\r\nHost: " + r.rawHost + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n")
-	for _, f := range append(r.handshakeFields(key), r.forwardedFields()...) {
+	for _, f := range slices.Concat(r.handshakeFields(key), r.forwardedFields(), r.authFields()) {
 		b.WriteString(f.name + ": " + f.value + "\r\n")
 	}
 	b.WriteString("\r\n")
@@ -136,10 +143,11 @@ func (r *request) handshakeHead(target, key string) []byte {
 // cannot be taken away by being named in Connection.
 func (r *request) handshakeFields(key string) []field {
 	fields := []field{{"Sec-WebSocket-Version", "13"}, {"Sec-WebSocket-Key", key}}
-	for _, name := range []string{"Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"} {
-		for _, v := range r.headers(name) {
-			fields = append(fields, field{name, v})
-		}
+	for _, v := range r.protocolsForNode() {
+		fields = append(fields, field{"Sec-WebSocket-Protocol", v})
+	}
+	for _, v := range r.headers("Sec-WebSocket-Extensions") {
+		fields = append(fields, field{"Sec-WebSocket-Extensions", v})
 	}
 	for _, f := range r.passedFields() {
 		switch strings.ToLower(f.name) {

@@ -51,32 +51,38 @@ type RouteLimits struct {
 // RatePer is whose requests count together.
 type RatePer string
 
-// The requests of one address, all of the route, or those of one token (of one
-// address, where a request has none that was checked).
+// The requests of one address, all of the route, or those of one user by a token
+// that was checked (of one address, where there is none).
 const (
 	PerAddress RatePer = "ip"
 	PerRoute   RatePer = "route"
 	PerToken   RatePer = "token"
 )
 
-// limitWarnings tells what limits by address do to clients that share one.
+// limitWarnings tells what limits by address do to clients that share one, and
+// which limits by user know no user.
 func (cfg *Config) limitWarnings() (warnings []string) {
 	named := cfg.Limits.PerAddress.named()
-	for _, r := range cfg.Routes {
-		if r.Rate.Burst > 0 && r.Per != PerRoute {
-			named = append(named, r.At+": rate")
+	look := func(at string, p *Policies) {
+		known := len(p.Auth.Names) > 0
+		if p.Rate.Burst > 0 && p.Per != PerRoute && (p.Per != PerToken || !known) {
+			named = append(named, at+": rate")
+		}
+		if !known && (p.TunnelsPerUser > 0 || p.Rate.Burst > 0 && p.Per == PerToken) {
+			warnings = append(warnings, at+": tunnels_per_user and rate per token need to know who asks: add auth with a jwt")
 		}
 	}
-	for _, np := range cfg.NodePorts {
-		if np.Rate.Burst > 0 && np.Per != PerRoute {
-			named = append(named, np.At+": rate")
-		}
+	for i := range cfg.Routes {
+		look(cfg.Routes[i].At, &cfg.Routes[i].Policies)
+	}
+	for i := range cfg.NodePorts {
+		look(cfg.NodePorts[i].At, &cfg.NodePorts[i].Policies)
 	}
 	if len(named) == 0 || len(cfg.TrustedProxies) > 0 {
-		return nil
+		return warnings
 	}
-	return []string{fmt.Sprintf("%s: clients are counted by address, and thousands may share one: a ministry behind its NAT, a mobile network, everybody behind a proxy or balancer in front of this gateway; "+
-		"name proxies in trusted_proxies (with proxy_protocol_in where they pass TCP on), such networks in limits.exempt, and set limits for the largest of the others", strings.Join(named, ", "))}
+	return append(warnings, fmt.Sprintf("%s: clients are counted by address, and thousands may share one: a ministry behind its NAT, a mobile network, everybody behind a proxy or balancer in front of this gateway; "+
+		"name proxies in trusted_proxies (with proxy_protocol_in where they pass TCP on), such networks in limits.exempt, and set limits for the largest of the others", strings.Join(named, ", ")))
 }
 
 // named are the limits that are set, as the file calls them.
@@ -248,28 +254,43 @@ func (r *request) withinLimits() *problem {
 		}
 	}
 	route := r.match.route
-	if route.Rate.Burst == 0 || route.Per == PerToken && r.user() != "" {
+	switch {
+	case route.Rate.Burst == 0 || route.Per == PerToken:
 		return nil
+	case route.Per == PerRoute:
+		return r.takeOne(limit.Key{})
 	}
-	key := a.key(r.client)
-	if route.Per == PerRoute {
-		key = limit.Key{}
-	} else if g.spares(a, r.client) {
-		return nil
-	}
-	return r.takeOne(key)
+	return r.takeOneByAddress()
 }
 
 // withinUserLimits is the part of withinLimits that needs to know who asks.
 func (r *request) withinUserLimits() *problem {
-	if route := r.match.route; route.Rate.Burst == 0 || route.Per != PerToken || r.user() == "" {
+	route := r.match.route
+	switch user := r.user(); {
+	case route.Rate.Burst == 0 || route.Per != PerToken:
 		return nil
+	case user != "":
+		return r.takeOne(limit.Text(user))
 	}
-	return r.takeOne(limit.Text(r.user()))
+	return r.takeOneByAddress()
 }
 
-// user is who asks, by a token that was checked; "": nobody knows.
-func (r *request) user() string { return "" }
+// user is who asks, by a token that was checked, and by whom it was: what one
+// authority calls its user may be another's. "": nobody knows.
+func (r *request) user() string {
+	if r.decision == nil || r.decision.User == "" {
+		return ""
+	}
+	return r.decision.By + " " + r.decision.User
+}
+
+func (r *request) takeOneByAddress() *problem {
+	a := &r.listener.limits.PerAddress
+	if r.server.guard.spares(a, r.client) {
+		return nil
+	}
+	return r.takeOne(a.key(r.client))
+}
 
 type takenKey struct{}
 

@@ -478,6 +478,72 @@ func TestBansForRefusedTokens(t *testing.T) {
 	e.tells("banned_addresses", map[string]float64{"banned_addresses": 0})
 }
 
+// Tokens that were checked say whose requests and tunnels count together, whatever
+// the address and however many tokens; without a subject it is the address. What
+// is refused as it has no good token counts for a ban, not for the rate.
+func TestLimitsPerUser(t *testing.T) {
+	rate := RouteLimits{Rate: limit.Rate{Interval: time.Hour, Burst: 2}, Per: PerToken}
+	limitedRoute := func(path string, l RouteLimits) Route {
+		r := authRoute(path, "chat-token")
+		r.RouteLimits = l
+		return r
+	}
+	e := startEdge(t, []Route{limitedRoute("/api", rate), limitedRoute("/ws", RouteLimits{TunnelsPerUser: 1})},
+		map[string]map[string]string{"chat": {"chat1": imNode(t, "chat1")}}, with(tokenAuth(t)), func(c *Config) {
+			c.Limits.PerAddress.Bans = limit.Ban{After: 4, Within: time.Hour, For: time.Hour}
+		})
+	ask := func(source, token string) int {
+		c := e.from(source, e.plain)
+		io.WriteString(c, "GET /api?t="+token+" HTTP/1.1\r\nHost: h\r\n\r\n")
+		resp, _ := readAnswer(t, bufio.NewReader(c))
+		return resp.StatusCode
+	}
+	bob, again, eve := chatToken(t), chatToken(t, "jti", "2"), chatToken(t, "user_id", 8)
+	subject := chatToken(t, "sub", "7x")
+	nobody := chatToken(t, "user_id", nil)
+	for i, c := range []struct {
+		source, token string
+		want          int
+	}{
+		{"127.0.0.2", "bad", 401}, {"127.0.0.2", "bad", 401}, {"127.0.0.2", "", 401},
+		{"127.0.0.2", bob, 200}, {"127.0.0.3", again, 200}, {"127.0.0.2", bob, 429}, {"127.0.0.4", again, 429},
+		{"127.0.0.2", eve, 200}, {"127.0.0.2", subject, 200},
+		{"127.0.0.5", nobody, 200}, {"127.0.0.5", nobody, 200}, {"127.0.0.5", nobody, 429}, {"127.0.0.6", nobody, 200},
+	} {
+		if got := ask(c.source, c.token); got != c.want {
+			t.Errorf("request %d: got %d, want %d", i, got, c.want)
+		}
+	}
+	tunnel := func(token string) (*wsConn, int) {
+		c := e.from("127.0.0.2", e.plain)
+		io.WriteString(c, handshake("/ws?t="+token))
+		br := bufio.NewReader(c)
+		status := 0
+		fmt.Sscanf(readHead(br), "HTTP/1.1 %d", &status)
+		return &wsConn{c, br, t}, status
+	}
+	first, status := tunnel(bob)
+	if status != 101 {
+		t.Fatalf("got %d", status)
+	}
+	first.expect(ws.OpText, "chat1")
+	if _, status := tunnel(again); status != 429 {
+		t.Errorf("the user's second tunnel: %d", status)
+	}
+	if _, status := tunnel(eve); status != 101 {
+		t.Errorf("another user's: %d", status)
+	}
+	first.lives()
+	e.toldOf("tunnels_per_user", "plain", 1)
+	if got := ask("127.0.0.2", "bad"); got != 401 {
+		t.Errorf("got %d", got)
+	}
+	if got, _ := awaitEnd(t, e.from("127.0.0.2", e.plain)); got != "" {
+		t.Errorf("after four answers of 401: %q", got)
+	}
+	first.lives()
+}
+
 // A flood from many addresses writes no more lines than there is a bound for.
 func TestNotesAreBounded(t *testing.T) {
 	e := limited(t, func(*AddressLimits) {})
@@ -527,6 +593,7 @@ func TestWarningsOfLimits(t *testing.T) {
 	rated := Route{At: "f:9:1", Policies: Policies{RouteLimits: RouteLimits{Rate: limit.Every(1, time.Second, 1)}}}
 	whole := rated
 	whole.Per = PerRoute
+	user := Route{At: "f:8:1", Policies: Policies{RouteLimits: RouteLimits{TunnelsPerUser: 1}}}
 	for _, c := range []struct {
 		cfg  Config
 		want string // "": no warning
@@ -537,6 +604,7 @@ func TestWarningsOfLimits(t *testing.T) {
 		{Config{Limits: Limits{PerAddress: AddressLimits{Connections: 1}}, TrustedProxies: prefixes("10.0.0.0/8")}, ""},
 		{Config{Routes: []Route{rated}}, "f:9:1: rate: clients are counted by address"},
 		{Config{Routes: []Route{whole}}, ""},
+		{Config{Routes: []Route{user}}, "f:8:1: tunnels_per_user and rate per token need to know who asks"},
 	} {
 		got := strings.Join(c.cfg.limitWarnings(), "\n")
 		if c.want == "" && got != "" || !strings.HasPrefix(got, c.want) {

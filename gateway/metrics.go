@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"singlegate/gateway/auth"
 	"singlegate/gateway/relay"
 	"singlegate/upstream"
 )
@@ -28,6 +29,7 @@ type metrics struct {
 	violations   *counters[violation]
 	limited      *counters[limitLabels]
 	banned       prometheus.Counter
+	auth         *counters[authLabels]
 	traffic      *traffic
 	bosh         *boshMetrics
 }
@@ -39,6 +41,11 @@ type origin struct{ name, service, port string }
 type requestLabels struct {
 	route  origin
 	status int // 0: none that HTTP has
+}
+
+type authLabels struct {
+	auth   string
+	result auth.Result
 }
 
 type handshakeLabels struct {
@@ -83,11 +90,15 @@ func newMetrics(s *Server) *metrics {
 			Name: "singlegate_tunnel_violations_total",
 			Help: "Tunnels ended because a client or a node broke a rule: size (max_message, max_frame), rate, protocol (strict), silent (ping).",
 		}, []string{"service", "from", "rule"}, violation.values),
+		auth: newCounters(prometheus.CounterOpts{
+			Name: "singlegate_auth_total",
+			Help: "Checks of who may pass, by their result: passed, missing, invalid, expired, refused (by the endpoint), unavailable.",
+		}, []string{"auth", "result"}, authLabels.values),
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.requests.vec, m.refused.vec, m.handshakes.vec, m.violations.vec, m.limited.vec, m.banned, m.proxyHeaders.vec,
+		m.requests.vec, m.refused.vec, m.handshakes.vec, m.violations.vec, m.limited.vec, m.banned, m.proxyHeaders.vec, m.auth.vec,
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "singlegate_panics_total",
 			Help: "Defects that ended a request, a connection or a tunnel. The log has their stacks.",
@@ -165,6 +176,8 @@ func (l requestLabels) values() []string {
 	}
 	return []string{route, strconv.Itoa(l.status)}
 }
+
+func (l authLabels) values() []string { return []string{l.auth, string(l.result)} }
 
 func (l handshakeLabels) values() []string { return []string{l.listener.String(), l.cause} }
 

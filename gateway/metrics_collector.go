@@ -58,7 +58,7 @@ func newMetricsCollector(s *Server) *metricsCollector {
 	return &metricsCollector{
 		server:       s,
 		tunnels:      desc("tunnels", "Tunnels (WebSockets and TCP connections) that live now.", "service", "node"),
-		tunnelsEnded: desc("tunnels_total", "Tunnels that have ended, by who or what ended them: client, upstream, gateway, idle, lifetime, stalled, panic.", "service", "node", "ended_by"),
+		tunnelsEnded: desc("tunnels_total", "Tunnels that have ended, by who or what ended them: client, upstream, gateway, idle, lifetime, expired, stalled, panic.", "service", "node", "ended_by"),
 		bytes:        desc("tunnel_bytes_total", "Bytes that tunnels passed on, counted as they pass. in: from clients. out: from the node.", "service", "node", "direction"),
 		messages:     desc("tunnel_messages_total", "WebSocket messages that tunnels passed on, counted as they pass. in: from clients. out: from the node.", "service", "node", "direction"),
 		age:          desc("snapshot_age_seconds", "How long ago the source of a service's nodes last confirmed them. Services of the config file alone have none: a file does not grow stale.", "service", "source"),

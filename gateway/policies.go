@@ -3,6 +3,8 @@ package gateway
 import (
 	"net/netip"
 	"slices"
+
+	"singlegate/gateway/auth"
 )
 
 // Policies are what a route, or a node port of kind http, asks of its requests
@@ -10,6 +12,7 @@ import (
 type Policies struct {
 	Allow []netip.Prefix // clients that may use it; none: every one
 	Deny  []netip.Prefix // clients that may not, also where Allow lets them in
+	Auth  auth.Rule      // by names of Config.Auth
 
 	RouteLimits
 }
@@ -19,7 +22,13 @@ func (r *request) admit() *problem {
 	if !r.match.route.lets(r.client) {
 		return addressRefused()
 	}
-	return r.withinLimits()
+	if p := r.withinLimits(); p != nil {
+		return p
+	}
+	if p := r.authorise(); p != nil {
+		return p
+	}
+	return r.withinUserLimits()
 }
 
 // lets tells whether a client of that address may use the route.

@@ -22,8 +22,10 @@ type problem struct {
 	cause   error // for the log only
 	endConn bool  // the connection cannot carry another request
 
-	allow     string // the methods that are allowed, of a 405
-	condition string // the answer is a BOSH message that ends the session with this condition
+	fields    []field // further headers
+	body      []byte  // of somebody else's answer, which fields describe; nil: ours
+	allow     string  // the methods that are allowed, of a 405
+	condition string  // the answer is a BOSH message that ends the session with this condition
 }
 
 func (p *problem) because(err error) *problem {
@@ -256,6 +258,13 @@ func (p *problem) write(ctx *fasthttp.RequestCtx, requestID string) {
 	}
 	if p.condition != "" {
 		p.writeBOSH(ctx)
+		return
+	}
+	for _, f := range p.fields {
+		h.Add(f.name, f.value)
+	}
+	if p.body != nil {
+		resp.SetBody(p.body)
 		return
 	}
 	chinese := prefersChinese(headerOf(ctx, "Accept-Language"))

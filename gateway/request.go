@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"singlegate/gateway/auth"
 )
 
 // A request is one HTTP request or WebSocket handshake on its way through the
@@ -34,7 +36,8 @@ type request struct {
 	query     string // with its "?", byte for byte
 	websocket bool
 	match     match
-	exchange  *exchange // of a proxied HTTP request
+	exchange  *exchange      // of a proxied HTTP request
+	decision  *auth.Decision // by which it was authorised; nil: nobody had to
 }
 
 func (s *Server) newRequest(ctx *fasthttp.RequestCtx) *request {

@@ -5,7 +5,7 @@
 // through table.go to http.go, websocket.go, static.go or page.go; a tunnel ends
 // up in package relay.
 //
-// It imports upstream, discovery, gateway/relay and gateway/checkpage; it knows
+// It imports upstream, discovery, gateway/auth, gateway/relay and gateway/checkpage; it knows
 // nothing of the config file, of Consul, or of where certificates come from.
 package gateway
 
@@ -26,6 +26,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"singlegate/discovery"
+	"singlegate/gateway/auth"
 	"singlegate/gateway/relay"
 	"singlegate/upstream"
 )
@@ -62,6 +63,7 @@ type Server struct {
 	tasks   tasks
 	panics  atomic.Int64
 	metrics *metrics
+	auth    *auth.Set
 
 	state    atomic.Pointer[state] // what a request sees
 	loopID   string
@@ -74,6 +76,7 @@ type Server struct {
 	control   sync.Mutex           // one change at a time
 	listeners map[string]*listener // by Listener.key
 	routes    []*route
+	allowing  *auth.Authorities // of the config in force
 	view      *upstream.View
 	faults    []PortFault // node ports that are wanted and not open
 	retry     *time.Timer // for them; nil: there are none
@@ -88,17 +91,18 @@ type Server struct {
 type state struct {
 	cfg        *Config
 	table      *table
+	auth       *auth.Authorities
 	own        *ownSockets
 	redact     *redactor
 	securePort uint16 // public port of the first TLS listener; 0: there is none
 }
 
 // Check tells what Apply would refuse in a config, without starting anything:
-// it compiles the routes, opens the folders they name, and looks whether source
-// addresses are this machine's.
+// it compiles the routes, opens the folders they name, reads the keys of tokens,
+// and looks whether source addresses are this machine's.
 func Check(cfg Config) error {
 	_, err := compileRoutes(&cfg)
-	return errors.Join(err, checkSources(&cfg))
+	return errors.Join(err, auth.Check(cfg.Auth), checkSources(&cfg))
 }
 
 // New returns a server that listens nowhere yet; Apply begins.
@@ -121,6 +125,7 @@ func New(o Options) (*Server, error) {
 	s.guard = newGuard(s)
 	s.metrics = newMetrics(s)
 	s.metrics.registry.MustRegister(o.Collectors...)
+	s.auth = auth.New(o.Log, func(name string, result auth.Result) { s.metrics.auth.inc(authLabels{name, result}) })
 	s.drains.server = s
 	s.drains.active = map[upstream.Key]*drain{}
 	s.buffers.New = func() any { b := make([]byte, 32<<10); return &b }
@@ -142,15 +147,18 @@ func (s *Server) Apply(cfg Config, snap *discovery.Snapshot) error {
 		return errors.New("the gateway is stopping")
 	}
 	routes, err := compileRoutes(&cfg)
-	if err = errors.Join(err, checkSources(&cfg)); err != nil {
+	allowing, authErr := s.auth.Prepare(cfg.Auth)
+	if err = errors.Join(err, authErr, checkSources(&cfg)); err != nil {
 		return err
 	}
 	opened, err := s.openMissing(cfg)
 	if err != nil {
 		return err
 	}
-	s.routes = routes
+	s.routes, s.allowing = routes, allowing
+	s.auth.Adopt(allowing)
 	s.upstream.SetSources(sourcesOf(&cfg))
+	s.upstream.SetTLS(nodesTLS(&cfg))
 	s.gate.limit(cfg.Limits.Handshakes)
 	s.guard.follow(&cfg)
 	var changes upstream.Changes
@@ -290,7 +298,7 @@ func (s *Server) take(snap discovery.Snapshot) upstream.Changes {
 // the listeners that are to stay.
 func (s *Server) swap(cfg *Config, keep map[string]bool) {
 	before := s.state.Load().table
-	st := &state{cfg: cfg, table: newTable(cfg, s.routes, s.view, before), own: s.ownSockets(keep), redact: newRedactor(cfg.Redact)}
+	st := &state{cfg: cfg, table: newTable(cfg, s.routes, s.view, before), auth: s.allowing, own: s.ownSockets(keep), redact: redactorOf(cfg)}
 	s.noteTags(before, st.table)
 	s.loops.forget()
 	for _, lc := range cfg.Listeners {
@@ -379,6 +387,7 @@ func (s *Server) Shutdown(ctx context.Context) {
 	s.awaitTunnels(ctx)
 
 	s.ended(errGatewayEnds)
+	s.auth.Close()
 	s.watcher.close()
 	s.upstream.Close()
 }

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"singlegate/upstream"
 )
 
 // sourcesOf is from where the nodes of each service are connected to.
@@ -18,6 +20,17 @@ func sourcesOf(cfg *Config) map[string][]netip.Addr {
 		}
 	}
 	return sources
+}
+
+// nodesTLS is how the nodes of each service are spoken to that want TLS.
+func nodesTLS(cfg *Config) map[string]upstream.TLS {
+	list := map[string]upstream.TLS{}
+	for _, ref := range cfg.Services {
+		if ref.TLS != nil {
+			list[ref.Name] = *ref.TLS
+		}
+	}
+	return list
 }
 
 // checkSources tells which source addresses are not this machine's.

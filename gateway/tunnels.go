@@ -17,6 +17,7 @@ type tunnel struct {
 	server   *Server
 	record   record
 	timeouts Timeouts
+	expiry   time.Duration // of its client's token; 0: it has none that ends it
 	lease    *upstream.Lease
 	kind     relay.Kind
 	port     string       // which of the node's
@@ -35,7 +36,7 @@ func (r *request) newTunnel(kind relay.Kind, lease *upstream.Lease, conn net.Con
 	rec := r.record()
 	rec.service = lease.Node.Service // several may serve a route of tags
 	return &tunnel{
-		server: r.server, record: rec, timeouts: route.Timeouts,
+		server: r.server, record: rec, timeouts: route.Timeouts, expiry: r.expiry(),
 		lease: lease, kind: kind, port: route.Port, addr: addr, upstream: conn,
 		seat: r.conn.seat.Load(),
 	}
@@ -64,6 +65,7 @@ func (t *tunnel) start(client, node relay.Leg) {
 		Kind:     t.kind,
 		Idle:     t.timeouts.Idle,
 		Lifetime: t.timeouts.Lifetime,
+		Expiry:   t.expiry,
 		Stall:    t.timeouts.Stall,
 		Rules:    t.rules,
 		Reserved: t.reserved,

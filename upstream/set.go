@@ -47,6 +47,7 @@ type Set struct {
 	transport *http.Transport
 	single    *http.Transport                         // whose connections are not used again
 	sources   atomic.Pointer[map[string][]netip.Addr] // by service
+	tls       atomic.Pointer[map[string]TLS]          // likewise
 	readers   sync.Pool                               // of *bufio.Reader, for answers to handshakes
 
 	mu     sync.Mutex

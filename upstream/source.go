@@ -72,7 +72,10 @@ func (s *Set) dial(ctx context.Context, network, address string) (conn net.Conn,
 	if portsSpent(err) {
 		err = fmt.Errorf("%w: %w", ErrNoPort, err)
 	}
-	return conn, err
+	if err != nil {
+		return nil, err
+	}
+	return s.secure(ctx, node, address, conn)
 }
 
 // portsSpent tells whether a dial failed for want of a local port; where the port

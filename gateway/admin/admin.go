@@ -5,6 +5,7 @@
 //	GET  /readyz       clients may be sent here: 200, else 503 with the reasons
 //	GET  /metrics      for Prometheus
 //	GET  /api/nodes    services with their nodes, entry points and routes by tags, drains, port faults: see Nodes
+//	GET  /api/certificates  the certificates that are served, and what is refused: see Certificates
 //	POST /api/drain    {"service": "im", "node": "node1", "per_second": 50}
 //	POST /api/undrain  {"service": "im", "node": "node1"}
 //
@@ -23,7 +24,7 @@
 // application/json and must not come from another origin.
 //
 // The package takes what it tells from an interface declared here and imports
-// package gateway for the types in it.
+// packages gateway and certs for the types in it.
 package admin
 
 import (
@@ -37,11 +38,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"singlegate/certs"
 	"singlegate/gateway"
 )
 
-// Gateway is what the admin address tells of and acts upon; *gateway.Server is
-// one. Its methods are called concurrently.
+// Gateway is what the admin address tells of and acts upon: a *gateway.Server,
+// beside the certificates that it serves. Its methods are called concurrently.
 type Gateway interface {
 	Ready() (reasons []string) // why clients should not be sent here; none: they may
 	Tunnels() int
@@ -49,6 +51,7 @@ type Gateway interface {
 	Services() []gateway.ServiceStatus
 	Drains() []gateway.DrainStatus
 	PortFaults() []gateway.PortFault
+	Certificates() (served []certs.Info, faults []string)
 
 	// Drain and Undrain fail with a gateway.ErrNoNode or ErrSeveralNodes.
 	Drain(service, node string, perSecond int) error
@@ -124,10 +127,13 @@ func Handler(gw Gateway) http.Handler {
 	handle(http.MethodGet, "/api/nodes", guarded(func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, http.StatusOK, nodesOf(gw))
 	}))
+	handle(http.MethodGet, "/api/certificates", guarded(func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, http.StatusOK, certificatesOf(gw))
+	}))
 	handle(http.MethodPost, "/api/drain", guarded(func(w http.ResponseWriter, r *http.Request) { drain(w, r, gw) }))
 	handle(http.MethodPost, "/api/undrain", guarded(func(w http.ResponseWriter, r *http.Request) { undrain(w, r, gw) }))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		refuse(w, http.StatusNotFound, "not_found", "there are /healthz, /readyz, /metrics, /api/nodes, /api/drain and /api/undrain")
+		refuse(w, http.StatusNotFound, "not_found", "there are /healthz, /readyz, /metrics, /api/nodes, /api/certificates, /api/drain and /api/undrain")
 	})
 	return mux
 }

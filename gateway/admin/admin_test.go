@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"singlegate/certs"
 	"singlegate/discovery"
 	"singlegate/gateway"
 )
@@ -59,6 +60,10 @@ func (f *fakeGateway) Drains() []gateway.DrainStatus {
 
 func (f *fakeGateway) PortFaults() []gateway.PortFault {
 	return []gateway.PortFault{{At: "a.yaml:1:1", Name: "im/node1 tcp", Address: ":1883", Reason: "taken"}}
+}
+
+func (f *fakeGateway) Certificates() ([]certs.Info, []string) {
+	return []certs.Info{{Names: []string{"im.example.gov"}, Issuer: "a CA", Chain: 2, ChainComplete: true, Key: "ECDSA P-256", Source: "im.jks", Alias: "im", Served: 12}}, []string{"a.yaml:1:1: a fault"}
 }
 
 func (f *fakeGateway) Drain(service, node string, perSecond int) error {

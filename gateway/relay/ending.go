@@ -13,6 +13,7 @@ import (
 const (
 	reasonIdle     = "idle for too long"
 	reasonLifetime = "tunnel lifetime over"
+	reasonExpired  = "token expired"
 	reasonLost     = "upstream connection lost"
 	reasonSilent   = "the client does not answer"
 )
@@ -177,6 +178,7 @@ const (
 	stopWaiting
 	endIdle
 	endLifetime
+	endExpired
 	endSilent
 	sendPing
 )
@@ -205,6 +207,9 @@ func (e *ending) due(o *Options, s signs) (act action, next time.Duration) {
 	case o.Idle > 0:
 		when(s.moved+o.Idle, endIdle)
 	}
+	if o.Expiry > 0 {
+		when(o.Expiry, endExpired)
+	}
 	if o.Lifetime > 0 {
 		when(o.Lifetime, endLifetime)
 	}
@@ -220,14 +225,16 @@ func (e *ending) due(o *Options, s signs) (act action, next time.Duration) {
 	return act, next
 }
 
-// limit is what ends a tunnel for an action, and the reason it gives.
-func (a action) limit() (by End, reason string) {
+// limit is what ends a tunnel for an action, and the Close that says so.
+func (a action) limit() (by End, c closing) {
 	switch a {
 	case endIdle:
-		return EndIdle, reasonIdle
+		return EndIdle, closing{code: uint16(ws.StatusGoingAway), reason: reasonIdle}
 	case endLifetime:
-		return EndLifetime, reasonLifetime
+		return EndLifetime, closing{code: uint16(ws.StatusGoingAway), reason: reasonLifetime}
+	case endExpired:
+		return EndExpired, closing{code: uint16(ws.StatusPolicyViolation), reason: reasonExpired}
 	default:
-		return EndClient, reasonSilent
+		return EndClient, closing{code: uint16(ws.StatusGoingAway), reason: reasonSilent}
 	}
 }

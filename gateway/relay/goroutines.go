@@ -6,8 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/gobwas/ws"
 )
 
 // past is a deadline that is over, whatever the clock says.
@@ -175,8 +173,8 @@ func (t *goTunnel) check() {
 		t.pinged, t.pinging = t.age(), true
 		t.down.wake()
 	default:
-		by, reason := act.limit()
-		t.close(by, closing{code: uint16(ws.StatusGoingAway), reason: reason})
+		by, c := act.limit()
+		t.close(by, c)
 		if act == endSilent {
 			t.cause = ErrSilent
 			t.stopWaiting()

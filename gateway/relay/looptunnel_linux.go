@@ -2,11 +2,9 @@ package relay
 
 import (
 	"fmt"
+	"golang.org/x/sys/unix"
 	"runtime/debug"
 	"time"
-
-	"github.com/gobwas/ws"
-	"golang.org/x/sys/unix"
 )
 
 // loopTunnel is a tunnel in a loop, whose goroutine alone touches it; Close and
@@ -342,8 +340,8 @@ func (t *loopTunnel) act(act action) {
 			t.client.write(t.down.ping(&t.up.lane))
 		}
 	default:
-		by, reason := act.limit()
-		t.close(by, closing{code: uint16(ws.StatusGoingAway), reason: reason})
+		by, c := act.limit()
+		t.close(by, c)
 		if act == endSilent {
 			t.cause = ErrSilent
 			t.stopWaiting()

@@ -77,6 +77,10 @@ type Options struct {
 	// Lifetime ends a tunnel that is so old, with Close 1001. 0: no limit.
 	Lifetime time.Duration
 
+	// Expiry ends a tunnel that is so old, with Close 1008 "token expired": what
+	// its client was let in by holds no longer. 0: it holds for ever.
+	Expiry time.Duration
+
 	// Stall ends a tunnel one of whose peers takes no byte of a pending write
 	// for so long (and up to half as long again, because deadlines are renewed
 	// coarsely). On a TLS leg progress shows only once a write of at most 32 KiB
@@ -116,6 +120,7 @@ const (
 	EndGateway  End = "gateway"  // Close or Kill
 	EndIdle     End = "idle"     // Options.Idle
 	EndLifetime End = "lifetime" // Options.Lifetime
+	EndExpired  End = "expired"  // Options.Expiry
 	EndStalled  End = "stalled"  // Options.Stall; the cause names the leg
 	EndPanic    End = "panic"    // a defect, of this package or of a connection; the cause is a *PanicError
 )
@@ -197,7 +202,7 @@ type Tunnel interface {
 	//
 	// A code that must not be sent (RFC 6455 §7.4) becomes 1001; a reason is cut to
 	// 123 bytes of valid UTF-8. Only the first call counts, and none after the
-	// tunnel has ended or an idle or lifetime limit was hit.
+	// tunnel has ended or an idle, lifetime or expiry limit was hit.
 	Close(code uint16, reason string)
 
 	// Kill closes both connections, without a Close frame and without regard for

@@ -707,6 +707,20 @@ func TestLifetime(t *testing.T) {
 	r.wantEnd(end{by: EndLifetime, code: 1001, reason: reasonLifetime})
 }
 
+// What a client was let in by ends: it is told so with 1008, and the node with
+// the client's own Close.
+func TestExpiry(t *testing.T) {
+	s := webSocket(wire{})
+	s.Lifetime, s.Expiry = time.Hour, 50*time.Millisecond
+	r := open(t, s)
+	f := frame{fin | binaryOp, noise(1000)}
+	fill(r.upstream, false)
+	drainFrames(t, r.client, f, false, closing1(1008, reasonExpired), func() { r.client.Write(closing1(1008, "").wireBytes(true)) })
+	r.client.Close()
+	r.upstream.Close()
+	r.wantEnd(end{by: EndExpired, code: 1008, reason: reasonExpired})
+}
+
 func TestStalled(t *testing.T) {
 	forWires(t, func(t *testing.T, w wire) {
 		s := setup{wire: w, Options: Options{Kind: WebSocket, Stall: 50 * time.Millisecond}, waits: &quick, sockets: 16 << 10}

@@ -64,6 +64,9 @@ func (c *checkCommand) runLive(s streams) error {
 	for _, w := range gateway.Warnings(file.Gateway) {
 		fmt.Fprintln(s.err, "warning:", w)
 	}
+	if err := openNodeTLS(file); err != nil {
+		fmt.Fprintln(s.err, "warning:", err)
+	}
 	options := livecheck.Options{Name: c.Config, Connect: c.Connect, Chinese: livecheck.IsChinese(os.Getenv)}
 	if len(file.ConsulServices) > 0 || file.TagPrefix != "" {
 		options.Consul = consulOf(file)
@@ -117,7 +120,7 @@ func load(path string) (*config.File, *certs.Store, error) {
 	if err == nil {
 		err = checkSources(file)
 	}
-	if err = errors.Join(err, certErr, gateway.Check(file.Gateway), gateway.CheckNodes(file.Gateway, file.Nodes)); err != nil {
+	if err = errors.Join(err, certErr, openNodeTLS(file), gateway.Check(file.Gateway), gateway.CheckNodes(file.Gateway, file.Nodes)); err != nil {
 		return nil, nil, err
 	}
 	return file, store, nil

@@ -24,6 +24,7 @@ type grammar struct {
 	Check   checkCommand   `cmd:"" help:"Check a config file: every error at once, with its place. Starts nothing."`
 	Demo    demoCommand    `cmd:"" help:"Run the gateway in front of three stand-in IM nodes, with nothing to set up."`
 	Nodes   nodesCommand   `cmd:"" help:"Show the nodes of a running gateway: health, tunnels, entry points, and what is wrong."`
+	Certs   certsCommand   `cmd:"" help:"Show the certificates: names, issuer, chain, days left, source, how often served."`
 	Drain   drainCommand   `cmd:"" help:"Give a node no new tunnels and close those it has, so many a second."`
 	Undrain undrainCommand `cmd:"" help:"Let a drained node have new tunnels again."`
 	Health  healthCommand  `cmd:"" help:"Ask a running gateway whether it is well (for container health checks)."`

@@ -27,6 +27,7 @@ type site struct {
 	admin  *admin.Server // nil when there is no admin address
 	fds    *gateway.Descriptors
 	nodes  feed
+	tended func() // ends following the certificates' files, and waits for it; nil: not begun
 }
 
 // openSite starts everything that the config asks for.
@@ -40,14 +41,14 @@ func openSite(file *config.File, store *certs.Store, log zerolog.Logger) (*site,
 		Upstream:    upstream.New(s.fds),
 		Descriptors: s.fds,
 		Unknown:     s.nodes.unknown,
-		Collectors:  []prometheus.Collector{newConsulErrors(&s.nodes.failed)},
+		Collectors:  []prometheus.Collector{newConsulErrors(&s.nodes.failed), newCertMetrics(store)},
 	})
 	if err != nil {
 		return nil, err
 	}
 	s.nodes.log, s.nodes.publish = log, s.server.Publish
 	if file.Admin.Address != "" {
-		if s.admin, err = admin.Start(file.Admin.Address, s.server); err != nil {
+		if s.admin, err = admin.Start(file.Admin.Address, surface{s.server, store}); err != nil {
 			err = fmt.Errorf("admin address: %w", err)
 		}
 	}
@@ -58,6 +59,7 @@ func openSite(file *config.File, store *certs.Store, log zerolog.Logger) (*site,
 		s.close(context.Background())
 		return nil, err
 	}
+	s.tended = tendCerts(store, log)
 	return s, nil
 }
 
@@ -75,6 +77,9 @@ func (s *site) apply(file *config.File) error {
 func (s *site) reload(file *config.File, store *certs.Store, err error) {
 	before := s.file
 	if err == nil {
+		err = s.certs.Judge(store)
+	}
+	if err == nil {
 		err = s.apply(file)
 	}
 	if err != nil {
@@ -82,9 +87,6 @@ func (s *site) reload(file *config.File, store *certs.Store, err error) {
 		return
 	}
 	s.certs.Adopt(store)
-	for _, w := range store.Warnings() {
-		s.log.Warn().Msg(w)
-	}
 	if file.Admin != before.Admin {
 		s.log.Warn().Msg("admin.address changes with a restart")
 	}
@@ -96,9 +98,6 @@ func (s *site) reload(file *config.File, store *certs.Store, err error) {
 
 // announce says what is served where.
 func (s *site) announce() {
-	for _, w := range s.certs.Warnings() {
-		s.log.Warn().Msg(w)
-	}
 	for _, c := range s.certs.Infos() {
 		s.log.Info().Strs("names", c.Names).Time("not_after", c.NotAfter).Str("file", c.Source).Msg("certificate")
 	}
@@ -140,6 +139,9 @@ func describeAction(r gateway.Route) string {
 // close ends everything in order; ctx's end cuts what is left.
 func (s *site) close(ctx context.Context) {
 	s.nodes.stop()
+	if s.tended != nil {
+		s.tended()
+	}
 	s.server.Shutdown(ctx)
 	if s.admin != nil {
 		s.admin.Close()

@@ -6,7 +6,7 @@
 // ignored. Values are checked as far as that is possible without opening a file
 // or a socket. The text of an environment variable never shows in an error.
 //
-// The package may import gateway, discovery and certs for their types, and the
+// The package may import gateway, gateway/auth, discovery and certs for their types, and the
 // YAML parser, which nothing else of this module uses. Only main and the
 // command's verbs import it.
 package config
@@ -34,8 +34,9 @@ type File struct {
 	Consul         *discovery.ConsulConfig // nil: the environment says where Consul is, if anything does
 	ConsulServices []discovery.ConsulService
 	DNSServices    []discovery.DNSService
-	TagPrefix      string // how tags begin by which services in Consul ask for routes; "": none do
-	Cache          string // the file that keeps the last snapshot; "": none does
+	NodeTLS        map[string]certs.Client // how the nodes of services are spoken to that speak TLS; their Gateway.Services lack TLS.Config
+	TagPrefix      string                  // how tags begin by which services in Consul ask for routes; "": none do
+	Cache          string                  // the file that keeps the last snapshot; "": none does
 }
 
 // Admin is the listener for metrics, health and nodes.
@@ -119,7 +120,8 @@ func (d *decoder) decodeFile(root value) *File {
 	read(o, "limits", &g.Limits, d.limits)
 	read(o, "shutdown", &g.Shutdown, d.shutdown)
 	read(o, "logs", &f.Logs, d.logs(&g.Redact))
-	ctx := routeContext{listeners: ls, services: ss, timeouts: waits, boshRead: gateway.DefaultBOSHRead}
+	as := d.authsOf(o)
+	ctx := routeContext{listeners: ls, services: ss, auths: as, timeouts: waits, boshRead: gateway.DefaultBOSHRead}
 	if o.sets("timeouts", "read") {
 		ctx.boshRead = waits.Read
 	}
@@ -139,8 +141,9 @@ func (d *decoder) decodeFile(root value) *File {
 	}
 
 	g.Listeners = ls.configs()
-	g.Services = ss.refs()
+	g.Services, g.Auth = ss.refs(), as.list
 	f.Nodes = ss.nodes()
+	f.NodeTLS = ss.clients()
 	f.ConsulServices, f.DNSServices = ss.elsewhere()
 	g.Routes = configsOf(rs)
 	g.NodePorts = nodePortConfigs(ports)

@@ -104,7 +104,7 @@ func goodFile() *File {
 			Redact:   gateway.Redact{Query: []string{"ticket"}, Paths: []string{"/ws/{session}/*"}},
 		},
 		Certs: certs.Config{
-			Certificates: []certs.Pair{
+			Certificates: []certs.Source{
 				{At: "singlegate.yaml:9:7", Cert: filepath.Join("conf", "im.pem"), Key: filepath.Join("conf", "keys", "im.key")},
 				{At: "singlegate.yaml:10:7", Cert: "/etc/ssl/both.pem"},
 			},
@@ -366,7 +366,7 @@ func TestErrorsAreBounded(t *testing.T) {
 	}
 }
 
-const known = `"public", "admin", "timeouts", "listeners", "tls", "services", "discovery", "trusted_proxies", "limits", "shutdown", "logs", "node_ports", "routes"`
+const known = `"public", "admin", "timeouts", "listeners", "tls", "services", "discovery", "trusted_proxies", "limits", "shutdown", "logs", "auth", "node_ports", "routes"`
 
 // A long wrong value, whatever it holds, is one short line in an error.
 func TestErrorsShowLittle(t *testing.T) {

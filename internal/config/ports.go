@@ -65,11 +65,13 @@ func (d *decoder) nodePort(v value, ctx routeContext) (*nodePort, bool) {
 	read(o, "timeouts", &np.Timeouts, d.timeouts(ctx.timeouts))
 	d.tunnelRules(o, &np.Frames, &np.Ping, np.Timeouts)
 	d.requestPolicies(o, &np.Policies)
+	d.authRule(o, &np.Auth, ctx.auths)
 	o.done()
 
 	d.checkPortKind(np)
 	d.checkService(o, np.service, np.port, ctx.services)
 	d.checkMappedNodes(np, ctx.services.byName[np.Service])
+	d.checkProxyTLS(o, np.Port, ctx.services.byName[np.Service])
 	return np, true
 }
 
@@ -146,7 +148,7 @@ func (d *decoder) portMap(o *object, np *nodePort) (r gateway.PortRule, ok bool)
 
 // checkPortKind reports keys that mean nothing to the kind of the port.
 func (d *decoder) checkPortKind(np *nodePort) {
-	owners := map[string]string{"proxy_protocol": kindTCP, "origins": kindHTTP, "refuse": kindHTTP, "frames": kindHTTP, "ping": kindHTTP, "tunnels_per_user": kindHTTP}
+	owners := map[string]string{"proxy_protocol": kindTCP, "origins": kindHTTP, "refuse": kindHTTP, "auth": kindHTTP, "frames": kindHTTP, "ping": kindHTTP, "tunnels_per_user": kindHTTP}
 	for _, f := range np.o.fields {
 		if owner := owners[f.key]; np.Kind != "" && owner != "" && owner != np.Kind {
 			d.errorf(f.at, "%s means nothing to a node port of kind %s; it goes with kind %s", f.key, np.Kind, owner)
@@ -269,6 +271,7 @@ func (d *decoder) checkListenerServices(ls listeners, ss services) {
 	for _, l := range ls.list {
 		if l.o != nil {
 			d.checkService(l.o, l.service, l.port, ss)
+			d.checkProxyTLS(l.o, l.port.value, ss.byName[l.service.value])
 		}
 	}
 }

@@ -35,6 +35,7 @@ type route struct {
 type routeContext struct {
 	listeners listeners
 	services  services
+	auths     auths
 	timeouts  gateway.Timeouts // for what a route does not set
 	boshRead  time.Duration    // timeouts.read of a route of kind bosh that does not set it
 }
@@ -61,6 +62,7 @@ func (d *decoder) route(v value, ctx routeContext) (*route, bool) {
 	read(o, "timeouts", &r.Timeouts, d.timeouts(r.Timeouts))
 	d.tunnelRules(o, &r.Frames, &r.Ping, r.Timeouts)
 	d.requestPolicies(o, &r.Policies)
+	d.authRule(o, &r.Auth, ctx.auths)
 	o.done()
 
 	d.checkAction(r)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode"
 
+	"singlegate/certs"
 	"singlegate/discovery"
 	"singlegate/gateway"
 )
@@ -15,7 +16,10 @@ type service struct {
 	ref    gateway.ServiceRef
 	nodes  []discovery.Node
 	shared bool // some node has several ports
-	broken bool // its nodes could not all be read, so their ports are not all known
+
+	client   *certs.Client // how its nodes are spoken to with TLS; nil: they are not
+	tlsPorts []text
+	broken   bool // its nodes could not all be read, so their ports are not all known
 
 	fileOnly bool // all its nodes stand in the file
 	at       pos
@@ -68,10 +72,12 @@ func (d *decoder) service(f *field) *service {
 		read(o, "tunnels_per_node", &s.ref.TunnelsPerNode, d.integer(1, 1<<30))
 		read(o, "source_addresses", &s.ref.SourceAddresses, d.sources)
 		read(o, "check", &s.ref.Check, d.check)
+		read(o, "tls", &s.ref.TLS, d.nodeTLS(s))
 		o.done()
 	}
 	s.ref.Ports, s.shared = s.portNames()
 	d.checkCheckPort(s)
+	d.checkTLSPorts(s)
 	return s
 }
 
@@ -257,6 +263,21 @@ func (ss services) nodes() map[string][]discovery.Node {
 		}
 	}
 	return nodes
+}
+
+// clients say how nodes are spoken to with TLS, by service.
+func (ss services) clients() map[string]certs.Client {
+	var clients map[string]certs.Client
+	for _, s := range ss.list {
+		if s.client == nil {
+			continue
+		}
+		if clients == nil {
+			clients = map[string]certs.Client{}
+		}
+		clients[s.ref.Name] = *s.client
+	}
+	return clients
 }
 
 func (ss services) names() []name {

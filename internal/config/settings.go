@@ -1,11 +1,9 @@
 package config
 
 import (
-	"crypto/tls"
 	"net/netip"
 	"strings"
 
-	"singlegate/certs"
 	"singlegate/gateway"
 )
 
@@ -29,44 +27,6 @@ func (d *decoder) publicHost(v value) (string, bool) {
 		return checkHostName(strings.ToLower(s))
 	})(v)
 	return strings.ToLower(unbracket(t.value)), ok
-}
-
-func (d *decoder) tls(v value) (c certs.Config, ok bool) {
-	o, ok := d.object(v, "tls")
-	if !ok {
-		return c, false
-	}
-	ok = read(o, "certificates", &c.Certificates, filled(d, d.pair)) || !o.has("certificates")
-	c.MinVersion = tls.VersionTLS12
-	read(o, "min_version", &c.MinVersion, d.tlsVersion)
-	o.done()
-	return c, ok
-}
-
-func (d *decoder) pair(v value) (p certs.Pair, ok bool) {
-	o, ok := d.object(v, "a certificate")
-	if !ok {
-		return p, false
-	}
-	p.At = d.place(v.at)
-	require(o, "cert", &p.Cert, d.path)
-	read(o, "key", &p.Key, d.path)
-	o.done()
-	return p, true
-}
-
-func (d *decoder) tlsVersion(v value) (uint16, bool) {
-	t, ok := d.text(v)
-	switch {
-	case !ok:
-	case t.value == "1.2":
-		return tls.VersionTLS12, true
-	case t.value == "1.3":
-		return tls.VersionTLS13, true
-	default:
-		d.fail(v, `%s is not supported; write "1.2" or "1.3", as older ones are not secure`, t.shown)
-	}
-	return 0, false
 }
 
 // prefix takes 10.0.0.0/8, or one address.

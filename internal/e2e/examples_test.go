@@ -18,6 +18,7 @@ var exampleTests = map[string]func(*testing.T, *example){
 	"behind-l4":          testBehindL4,
 	"consul-cluster":     testConsulCluster,
 	"django-chat":        testDjangoChat,
+	"jks":                testJKS,
 	"pomelo":             testPomelo,
 	"wechat-miniprogram": testWeChat,
 	"wildfirechat":       testWildfireChat,

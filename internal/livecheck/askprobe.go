@@ -3,6 +3,7 @@ package livecheck
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"io"
 	"net"
@@ -17,8 +18,9 @@ type target struct {
 	role    role
 	address string // host:port to dial
 	tls     bool
-	host    string // name for TLS and the Host header
-	header  string // Host header, with a port where it is not the usual one
+	host    string      // name for TLS and the Host header
+	header  string      // Host header, with a port where it is not the usual one
+	verify  *tls.Config // with tls: verify as this says; nil: nothing is verified
 }
 
 // open dials the target, with TLS where it has TLS. The certificates are not
@@ -27,6 +29,15 @@ func (p *prober) open(ctx context.Context, t target) (net.Conn, *Finding) {
 	conn, f := p.dial(ctx, t.address, t.role)
 	if f != nil || !t.tls {
 		return conn, f
+	}
+	if t.verify != nil {
+		secure := tls.Client(conn, t.verify)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			conn.Close()
+			f := failure(nodeTLSFailed, "address", t.address, "error", rootCause(err))
+			return nil, &f
+		}
+		return secure, nil
 	}
 	secure, err := handshake(ctx, conn, t.host)
 	if err != nil {
@@ -173,6 +184,8 @@ func (a *answer) problem() *Finding {
 		code = gatewayNoNode
 	case "no_snapshot":
 		code = gatewayNoSnapshot
+	case "token_missing":
+		code, mark = wantsToken, OK
 	case "upstream_failed":
 		code = gatewayBadAnswer
 	case "upstream_timeout":

@@ -60,6 +60,8 @@ func (p *prober) served(ctx context.Context, t target, path string, static bool)
 		return *f
 	case a.StatusCode == http.StatusOK:
 		return fine(answered, "status", a.status())
+	case a.gateway == "token_missing":
+		return *a.problem()
 	case a.StatusCode == http.StatusNotFound && static:
 		return warning(staticNoIndex, "status", a.status())
 	}

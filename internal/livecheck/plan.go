@@ -3,6 +3,7 @@ package livecheck
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"net"
 	"slices"
 	"strings"
@@ -394,7 +395,8 @@ func (c *checker) planNodes() {
 		}
 		port, ok := u.node.Port(u.port)
 		u.job = &job{who: who, target: joinPort(u.node.Address, port)}
-		t := target{role: toNode, address: u.job.target, header: header}
+		t := target{role: toNode, address: u.job.target, header: header, verify: c.nodeTLS(u)}
+		t.tls = t.verify != nil
 		u.job.probe = func(ctx context.Context) []Finding { return []Finding{c.node(ctx, t, u.use, u.path)} }
 		if !ok {
 			u.job.target = u.node.Address
@@ -402,4 +404,17 @@ func (c *checker) planNodes() {
 		}
 		c.first = append(c.first, u.job)
 	}
+}
+
+// nodeTLS is how the gateway speaks TLS with the node; nil: it does not.
+func (c *checker) nodeTLS(u *nodeUse) *tls.Config {
+	for _, ref := range c.cfg.Services {
+		if ref.Name != u.service || ref.TLS == nil || ref.TLS.Config == nil || len(ref.TLS.Ports) > 0 && !slices.Contains(ref.TLS.Ports, u.port) {
+			continue
+		}
+		cfg := ref.TLS.Config.Clone()
+		cfg.ServerName = cmp.Or(cfg.ServerName, u.node.Address)
+		return cfg
+	}
+	return nil
 }

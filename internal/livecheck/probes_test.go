@@ -317,6 +317,10 @@ func TestHTTPProbes(t *testing.T) {
 	}
 	is(t, route(says("HTTP/1.1 503 X\r\nX-Request-Id: 77\r\nConnection: close\r\n\r\n"+`{"error":"node_draining","request_id":"77"}`)), Warn, gatewayDraining)
 
+	const token = "HTTP/1.1 401 X\r\nX-Request-Id: 77\r\nConnection: close\r\n\r\n" + `{"error":"token_missing","request_id":"77"}`
+	is(t, route(says(token)), OK, wantsToken)
+	is(t, p.served(bounded(t, p), at(says(token)), "/", true), OK, wantsToken)
+
 	redirect := func(answer, to string) Finding { return p.redirects(bounded(t, p), at(says(answer)), "/", to) }
 	is(t, redirect(status("301 Moved", "Location: https://im.example.gov/"), "https"), OK, redirected, "location=https://im.example.gov/")
 	is(t, redirect(status("301 Moved", "Location: http://im.example.gov/"), "https"), Fail, wrongRedirect)

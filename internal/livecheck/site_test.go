@@ -14,6 +14,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"singlegate/certs"
 	"singlegate/discovery"
 	"singlegate/gateway"
 	"singlegate/gateway/admin"
@@ -120,7 +121,7 @@ func (s *site) runGateway(tune ...func(*gateway.Config)) *gateway.Server {
 	if err := server.Apply(cfg, &snap); err != nil {
 		s.t.Fatal(err)
 	}
-	ctl, err := admin.Start("127.0.0.1:0", server)
+	ctl, err := admin.Start("127.0.0.1:0", plainSite{server})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -492,3 +493,9 @@ func TestForeignAdminAddress(t *testing.T) {
 	s.world.to[s.file.Admin.Address] = serve(t, says(withBody("200 OK", "hello")))
 	is(t, s.check().Sections[0].Lines[0].Finding, Fail, notRunning)
 }
+
+// A plainSite is a gateway whose certificates nobody asks for.
+type plainSite struct{ *gateway.Server }
+
+// Certificates implements admin.Gateway.
+func (plainSite) Certificates() ([]certs.Info, []string) { return nil, nil }
