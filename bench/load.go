@@ -19,7 +19,7 @@ import (
 // operation names are looked at.
 type Order struct {
 	ID       int
-	Op       string // open, each, closed, paced, connects, close, stop
+	Op       string // open, each, closed, paced, connects, flood, close, stop
 	Pool     string // a name for tunnels that stay open
 	Target   Target // open, connects
 	N        int    // open: how many tunnels
@@ -122,6 +122,8 @@ func (l *loader) do(ctx context.Context, o Order) Answer {
 		a = l.paced(o)
 	case "connects":
 		a = l.connects(ctx, o)
+	case "flood":
+		a = l.flood(ctx, o)
 	case "close":
 		a = l.close(o)
 	case "stop":

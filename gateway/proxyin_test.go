@@ -380,6 +380,33 @@ func TestProxyHeaderOfStrangers(t *testing.T) {
 	}
 }
 
+// Ports of nodes take PROXY headers as well, of kind tcp and http.
+func TestProxyHeaderAtNodePorts(t *testing.T) {
+	f := fleet{}
+	f.add("node1", imNode(t, "node1"))
+	base := freePorts(t, 2)
+	e := startFleet(t, f, func(c *Config) {
+		c.TrustedProxies = prefixes("127.0.0.0/8")
+		c.NodePorts = []NodePort{
+			{Service: "im", Kind: "tcp", Listen: PortRule{Base: base - 1}, ProxyIn: ProxyInRequired, Policies: Policies{Deny: prefixes("192.0.2.9/32")}},
+			{Service: "im", Kind: "http", Listen: PortRule{Base: base}, ProxyIn: ProxyInRequired, Policies: Policies{Deny: prefixes("192.0.2.9/32")}},
+		}
+	})
+	for i, kind := range []string{"tcp", "http"} {
+		for client, served := range map[string]bool{"192.0.2.1": true, "192.0.2.9": false} {
+			c := e.dialTo(loopback(base+i), false)
+			io.WriteString(c, "PROXY TCP4 "+client+" 203.0.113.2 40000 443\r\nGET /x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+			got := make([]byte, 12)
+			n, _ := io.ReadFull(c, got)
+			if (string(got[:n]) == "HTTP/1.1 200") != served {
+				t.Errorf("%s, %s: got %q", kind, client, got[:n])
+			}
+			e.logs.wait(t, `"client":"`+client+`"`, `"listener":"im/node1 `+kind+`"`)
+			c.Close()
+		}
+	}
+}
+
 // Balancers that say nothing hold up nobody, and not the end of the server.
 func TestSilentBalancersHoldNobodyUp(t *testing.T) {
 	e, _, _ := behindBalancer(t, ProxyInRequired, "127.0.0.0/8", func(c *Config) { c.Shutdown.Deadline = 200 * time.Millisecond })
