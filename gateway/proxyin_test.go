@@ -401,8 +401,8 @@ func TestProxyHeaderAtNodePorts(t *testing.T) {
 			if (string(got[:n]) == "HTTP/1.1 200") != served {
 				t.Errorf("%s, %s: got %q", kind, client, got[:n])
 			}
-			e.logs.wait(t, `"client":"`+client+`"`, `"listener":"im/node1 `+kind+`"`)
 			c.Close()
+			e.logs.wait(t, `"client":"`+client+`"`, `"listener":"im/node1 `+kind+`"`)
 		}
 	}
 }
