@@ -17,7 +17,7 @@ build: ## the binary, ./singlegate
 run: ## the demo
 	$(GO) run . demo
 
-setup: ## what the tests need: Consul, Chromium, Node modules
+setup: ## what the tests need: Consul, Chromium, Node modules, IM servers
 	GO="$(GO)" sh internal/e2e/setup.sh
 
 test: setup ## every test, with the race detector

@@ -44,6 +44,9 @@ type Config struct {
 	IntermediatesAt string   // where that is written
 	RefuseUnknown   bool     // a name that no certificate covers is refused, and not answered with the default
 	NoStapling      bool     // no OCSP responder is asked
+	SharedKey       string   // a file that all gateways of the site have: session tickets of one are good at the others; "": each has keys of its own
+	SharedKeyAt     string   // where that is written
+	shared          []byte   // what is in it
 
 	MinVersion   uint16        // tls.VersionTLS12 or tls.VersionTLS13; 0 means TLS 1.2
 	CipherSuites []uint16      // of TLS 1.2, among those of CipherSuite; nil means the AEAD ones

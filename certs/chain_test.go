@@ -113,12 +113,12 @@ func TestIntermediatesAreFollowed(t *testing.T) {
 		Intermediates: ca, IntermediatesAt: "f:2:2",
 	}, quick())
 	d.await(t, 0, `warn f:1:1: `, `does not hold the issuer of its certificate, "CN=middle"`)
-	write(t, ca, "middle.pem", pemOf(i.chain[1]))
+	rename(t, filepath.Join(ca, "middle.pem"), pemOf(i.chain[1]))
 	at := d.await(t, 0, "info a certificate was read anew")
 	if got := chainNames(t, s); !slices.Equal(got, []string{"a leaf", "middle"}) {
 		t.Errorf("the chain is %q", got)
 	}
-	write(t, ca, "broken.pem", "nothing")
+	rename(t, filepath.Join(ca, "broken.pem"), "nothing")
 	d.await(t, at, "error the folder of intermediates is not usable, what it held before goes on", "f:2:2: intermediates: file")
 	if got := chainNames(t, s); !slices.Equal(got, []string{"a leaf", "middle"}) {
 		t.Errorf("the chain is %q", got)

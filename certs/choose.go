@@ -85,6 +85,11 @@ func loadSet(cfg Config, now time.Time) (*set, error) {
 			entries = append(entries, e)
 		}
 	}
+	if cfg.SharedKey != "" {
+		if cfg.shared, err = ReadSharedKey(cfg.SharedKey); err != nil {
+			problems = append(problems, fmt.Errorf("%s: %w", cfg.SharedKeyAt, err))
+		}
+	}
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
@@ -118,6 +123,7 @@ func newSet(cfg Config, pool intermediates, entries []*entry) *set {
 		}
 	}
 	s.policy = policyOf(s, cfg)
+	s.turnTickets(time.Now())
 	return s
 }
 

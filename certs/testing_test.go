@@ -54,7 +54,7 @@ func newCA(t testing.TB, name string, parent *issuer) *issuer {
 		NotAfter:              time.Now().Add(1000 * time.Hour),
 		IsCA:                  true,
 		BasicConstraintsValid: true,
-		KeyUsage:              x509.KeyUsageCertSign,
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}, ca.key, parent)
 	return ca
 }

@@ -276,7 +276,7 @@ func TestFolders(t *testing.T) {
 	if got := names(); !slices.Equal(got, []string{"a", "b", "c"}) {
 		t.Fatalf("there are %q", got)
 	}
-	write(t, folder, "broken.pem", "nothing")
+	rename(t, filepath.Join(folder, "broken.pem"), "nothing")
 	at := d.await(t, 0, "error a new certificate is not usable", "broken.pem")
 	if f := s.Faults(); len(f) != 1 || !strings.Contains(f[0], "broken.pem holds no PEM") {
 		t.Errorf("faults are %q", f)
@@ -288,8 +288,8 @@ func TestFolders(t *testing.T) {
 	os.Remove(filepath.Join(folder, "b.crt"))
 	os.Remove(filepath.Join(folder, "broken.pem"))
 	at = d.await(t, at, "warn a certificate is gone, and goes on being served", "b.crt")
-	if got := names(); !slices.Equal(got, []string{"a", "b", "c", "d"}) {
-		t.Errorf("there are %q", got)
+	if got := names(); !slices.Equal(got, []string{"a", "b", "c", "d"}) || s.Infos()[0].Names[0] != "a.example.gov" {
+		t.Errorf("there are %q, and the default is %q", got, s.Infos()[0].Names)
 	}
 	if f := s.Faults(); len(f) != 0 {
 		t.Errorf("faults are %q", f)
@@ -380,6 +380,25 @@ func TestNamesAreNotLost(t *testing.T) {
 	other := write(t, dir, "other.pem", fresh(t, "a.example.gov"))
 	if err := reload(s, Config{Certificates: []Source{{At: "f:1:1", Cert: other}}}); err != nil {
 		t.Errorf("another file in the config: %v", err)
+	}
+}
+
+// A name that one replacement lacks and another one brings is lost again when
+// the other is refused.
+func TestNamesOfARefusedReplacement(t *testing.T) {
+	dir := t.TempDir()
+	a := write(t, dir, "a.pem", fresh(t, "a.example.gov", "m.example.gov"))
+	b := write(t, dir, "b.pem", fresh(t, "b.example.gov", "n.example.gov"))
+	s, err := Load(Config{Certificates: []Source{{At: "f:1:1", Cert: a}, {At: "f:2:2", Cert: b}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "a.pem", fresh(t, "a.example.gov"))                  // without m
+	write(t, dir, "b.pem", fresh(t, "b.example.gov", "m.example.gov")) // with m, without n
+	d := &diary{}
+	s.scan(time.Now(), d.log)
+	if n := d.count(refusedLine); n != 2 || d.count(replacedLine) != 0 {
+		t.Errorf("the log is\n%s", strings.Join(d.all(), "\n"))
 	}
 }
 

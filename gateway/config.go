@@ -47,6 +47,8 @@ type Listener struct {
 	Deny    []netip.Prefix // those that may not, also where Allow lets them in
 	ProxyIn ProxyIn        // whether connections begin with a PROXY header
 
+	Clients *ClientCertificates // with TLS: how clients are asked for certificates; nil: they are not
+
 	// With a service the listener is one public TCP port balanced over its
 	// nodes, instead of serving routes.
 	Service       string

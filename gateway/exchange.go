@@ -27,6 +27,7 @@ type exchange struct {
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 	body     *requestBody // nil: the request has none
+	small    []byte       // the body, if it was taken over whole
 	poll     *poll        // nil: it is no message of BOSH
 	lease    *upstream.Lease
 	answer   *http.Response // set when the client is being answered

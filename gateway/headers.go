@@ -55,9 +55,10 @@ func forgedHeader(lower string) bool {
 	return ownHeader(plain) || strings.HasPrefix(plain, "x-forwarded-")
 }
 
-// untrusted: the rest of the X-Forwarded family.
+// untrusted: the rest of the X-Forwarded family, and what only the gateway says of
+// clients' certificates.
 func (r *request) untrusted(lower string) bool {
-	return !r.trusted && strings.HasPrefix(lower, "x-forwarded-")
+	return !r.trusted && strings.HasPrefix(lower, "x-forwarded-") || r.state.ofCertificate(lower)
 }
 
 // forwardedFields tell the node about the client. They are made from the peer;
@@ -86,7 +87,7 @@ func (r *request) forwardedFields() []field {
 	if host != "" { // HTTP/1.0 may have none
 		fields = append(fields, field{"X-Forwarded-Host", host})
 	}
-	return fields
+	return append(fields, r.certificateFields()...)
 }
 
 func appended(values []string, last string) string {

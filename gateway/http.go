@@ -27,6 +27,9 @@ func (r *request) serveHTTP() *problem {
 }
 
 func (x *exchange) forward() *problem {
+	if err := x.takeSmallBody(); err != nil {
+		return upstreamProblem(err)
+	}
 	pick := picker{match: &x.r.match, own: x.r.state.own}
 	header := x.header()
 	for {
@@ -105,15 +108,11 @@ func (x *exchange) request(addr string, header http.Header) *http.Request {
 		},
 		Header: header,
 	}).WithContext(upstream.ToNode(x.ctx, x.lease.Node))
-	if x.body != nil {
-		req.Body, req.ContentLength, req.GetBody = x.body, x.body.length, x.body.again
-	}
+	x.setBody(req)
 	return req
 }
 
 var errUnaskedSwitch = errors.New("the node answered 101 to a request that offered no upgrade")
-
-func (x *exchange) bodyTouched() bool { return x.body != nil && x.body.received.Load() > 0 }
 
 // nodeFailed tells whether a failure is the node's own: it refused, or was
 // silent in a handshake.

@@ -42,6 +42,7 @@ type listenerSettings struct {
 	implied *impliedRoute // what it serves; nil: the routes of the table
 	limits  Limits
 	public  Public // resolved: the listener's over the config's
+	tls     *tls.Config
 }
 
 // openListener binds the address. Serving begins with serve.
@@ -79,6 +80,7 @@ func (l *listener) configure(w wanted, pub Public, limits Limits) {
 		implied:  w.implied,
 		limits:   limits,
 		public:   resolvePublic(w, pub, l.socket.Addr()),
+		tls:      l.server.tlsConfig(w),
 	})
 }
 
@@ -223,7 +225,7 @@ func (l *listener) wrap(socket net.Conn) net.Conn {
 	}
 	var conn net.Conn = c
 	if c.secure {
-		t := tls.Server(&gatedConn{Conn: socket, gate: l.server.gate}, l.tlsConfig())
+		t := tls.Server(&gatedConn{Conn: socket, gate: l.server.gate}, set.tls)
 		c.Conn = t
 		conn = &secureConn{clientConn: c, tls: t}
 	}
@@ -245,12 +247,17 @@ func (l *listener) welcome(c *clientConn, set *listenerSettings) bool {
 	return header || l.letIn(c)
 }
 
-// tlsConfig is the server's; ports for plain TCP take clients of any protocol.
-func (l *listener) tlsConfig() *tls.Config {
-	if by := l.settings.Load().implied; by != nil && by.tcp {
-		return l.server.tcpTLS
+// tlsConfig is the server's; ports for plain TCP take clients of any protocol,
+// and a listener may ask its clients for certificates.
+func (s *Server) tlsConfig(w wanted) *tls.Config {
+	cfg := s.tls
+	if w.implied != nil && w.implied.tcp {
+		cfg = s.tcpTLS
 	}
-	return l.server.tls
+	if w.Clients != nil {
+		return asking(cfg, w.Clients.Ask)
+	}
+	return cfg
 }
 
 func (l *listener) forget(c *clientConn) {

@@ -89,12 +89,14 @@ type Server struct {
 
 // state is what a request sees from beginning to end: swapped, never changed.
 type state struct {
-	cfg        *Config
-	table      *table
-	auth       *auth.Authorities
-	own        *ownSockets
-	redact     *redactor
-	securePort uint16 // public port of the first TLS listener; 0: there is none
+	cfg    *Config
+	table  *table
+	auth   *auth.Authorities
+	own    *ownSockets
+	redact *redactor
+
+	certificateHeaders []string // see there
+	securePort         uint16   // public port of the first TLS listener; 0: there is none
 }
 
 // Check tells what Apply would refuse in a config, without starting anything:
@@ -298,7 +300,7 @@ func (s *Server) take(snap discovery.Snapshot) upstream.Changes {
 // the listeners that are to stay.
 func (s *Server) swap(cfg *Config, keep map[string]bool) {
 	before := s.state.Load().table
-	st := &state{cfg: cfg, table: newTable(cfg, s.routes, s.view, before), auth: s.allowing, own: s.ownSockets(keep), redact: redactorOf(cfg)}
+	st := &state{cfg: cfg, table: newTable(cfg, s.routes, s.view, before), auth: s.allowing, own: s.ownSockets(keep), redact: redactorOf(cfg), certificateHeaders: certificateHeaders(cfg)}
 	s.noteTags(before, st.table)
 	s.loops.forget()
 	for _, lc := range cfg.Listeners {

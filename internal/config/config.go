@@ -34,9 +34,10 @@ type File struct {
 	Consul         *discovery.ConsulConfig // nil: the environment says where Consul is, if anything does
 	ConsulServices []discovery.ConsulService
 	DNSServices    []discovery.DNSService
-	NodeTLS        map[string]certs.Client // how the nodes of services are spoken to that speak TLS; their Gateway.Services lack TLS.Config
-	TagPrefix      string                  // how tags begin by which services in Consul ask for routes; "": none do
-	Cache          string                  // the file that keeps the last snapshot; "": none does
+	Clients        map[string]certs.ClientConfig // how clients' certificates are verified, by listener name; the listeners' Clients lack Ask
+	NodeTLS        map[string]certs.Client       // how the nodes of services are spoken to that speak TLS; their Gateway.Services lack TLS.Config
+	TagPrefix      string                        // how tags begin by which services in Consul ask for routes; "": none do
+	Cache          string                        // the file that keeps the last snapshot; "": none does
 }
 
 // Admin is the listener for metrics, health and nodes.
@@ -144,6 +145,7 @@ func (d *decoder) decodeFile(root value) *File {
 	g.Services, g.Auth = ss.refs(), as.list
 	f.Nodes = ss.nodes()
 	f.NodeTLS = ss.clients()
+	f.Clients = ls.clients()
 	f.ConsulServices, f.DNSServices = ss.elsewhere()
 	g.Routes = configsOf(rs)
 	g.NodePorts = nodePortConfigs(ports)

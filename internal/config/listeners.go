@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"singlegate/certs"
 	"singlegate/gateway"
 )
 
@@ -14,6 +15,8 @@ type listener struct {
 	socket socket
 
 	addressAt, tlsAt pos
+
+	clients *certs.ClientConfig // how its clients' certificates are verified; nil: they are not asked for
 
 	o             *object // nil: it could not be read
 	service, port text    // of a TCP listener
@@ -57,7 +60,11 @@ func (d *decoder) listener(v value, waits gateway.Timeouts) (listener, bool) {
 	read(o, "deny", &l.Deny, d.addresses)
 	d.proxyIn(o, &l.ProxyIn)
 	d.listenerService(o, &l, waits)
+	read(o, "client_certificates", &l.Clients, d.clientCertificates(&l))
 	o.done()
+	if l.Clients != nil && !l.TLS {
+		d.errorf(o.keyAt("client_certificates"), "client_certificates needs tls: true, as a client can show one in TLS only")
+	}
 	return l, true
 }
 
@@ -154,4 +161,19 @@ func (d *decoder) admin(v value) (a Admin, ok bool) {
 func (s socket) loopback() bool {
 	a, err := netip.ParseAddr(s.host)
 	return err == nil && a.IsLoopback()
+}
+
+// clients say how clients' certificates are verified, by the listener's name.
+func (ls listeners) clients() map[string]certs.ClientConfig {
+	var clients map[string]certs.ClientConfig
+	for _, l := range ls.list {
+		if l.clients == nil {
+			continue
+		}
+		if clients == nil {
+			clients = map[string]certs.ClientConfig{}
+		}
+		clients[l.Name] = *l.clients
+	}
+	return clients
 }

@@ -27,6 +27,7 @@ func (d *decoder) tls(v value) (c certs.Config, ok bool) {
 	read(o, "min_version", &c.MinVersion, d.tlsVersion)
 	suites := read(o, "cipher_suites", &c.CipherSuites, filled(d, d.cipherSuite))
 	curves := read(o, "curves", &c.Curves, filled(d, d.curve))
+	read(o, "shared", &c.SharedKey, d.sharedKey(&c))
 	o.done()
 	d.checkPolicy(o, c, suites, curves)
 	return c, ok
@@ -145,4 +146,18 @@ func (d *decoder) curve(v value) (tls.CurveID, bool) {
 	}
 	d.fail(v, "%s is none that is offered%s", t.shown, d.hint(t.value, "there are", namesOf(names)))
 	return 0, false
+}
+
+// sharedKey decodes what the gateways of a site have in common.
+func (d *decoder) sharedKey(c *certs.Config) func(value) (string, bool) {
+	return func(v value) (name string, ok bool) {
+		o, ok := d.object(v, "shared")
+		if !ok {
+			return "", false
+		}
+		c.SharedKeyAt = d.place(v.at)
+		ok = require(o, "key_file", &name, d.path)
+		o.done()
+		return name, ok
+	}
 }

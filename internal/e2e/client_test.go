@@ -224,11 +224,11 @@ func decode[T any](t *testing.T, text string) T {
 
 // A said is what stand-in nodes tell of themselves, and what they were told.
 type said struct {
-	Node, Event, Path, Query, Protocol, Echo, Body, Session, User string
-	Error                                                         string // the gateway's, in a refusal
-	Bytes                                                         int64
-	Port                                                          int
-	Headers                                                       map[string]string
+	Node, Event, Path, Query, Protocol, Echo, Body string
+	Error                                          string // the gateway's, in a refusal
+	Bytes                                          int64
+	Port                                           int
+	Headers                                        map[string]string
 }
 
 // nodeSays decodes what a stand-in says, which must be the node that is wanted.

@@ -19,6 +19,7 @@ var exampleTests = map[string]func(*testing.T, *example){
 	"consul-cluster":     testConsulCluster,
 	"django-chat":        testDjangoChat,
 	"jks":                testJKS,
+	"mqtt":               testMQTT,
 	"pomelo":             testPomelo,
 	"wechat-miniprogram": testWeChat,
 	"wildfirechat":       testWildfireChat,

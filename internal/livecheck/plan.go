@@ -258,6 +258,7 @@ func (c *checker) upgradeOf(r *gateway.Route, t target, pattern, path string) up
 	u := upgrade{
 		target: t, path: path, sent: sentPath(r, pattern, path),
 		byClose: r.Refuse == gateway.RefuseClose, httpToo: r.Accept != gateway.AcceptWebSocket,
+		guarded: len(r.Auth.Names) > 0,
 	}
 	if r.Rewrite == "" && len(segments(pattern)) > 0 {
 		u.prefix = path
@@ -340,7 +341,7 @@ func (c *checker) planNodePort(s *section, np *gateway.NodePort, n *discovery.No
 	urlScheme, with := tcpScheme(np.TLS), c.settles(t)
 	if np.Kind != "tcp" {
 		http, websocket := gateway.Uses(c.cfg.Routes, np.Service, n, np.Port)
-		u := c.upgradeOf(&gateway.Route{Accept: gateway.AcceptWebSocket, Refuse: np.Refuse, Origins: np.Origins}, t, "/", "/")
+		u := c.upgradeOf(&gateway.Route{Accept: gateway.AcceptWebSocket, Refuse: np.Refuse, Origins: np.Origins, Policies: np.Policies}, t, "/", "/")
 		urlScheme = scheme(np.TLS, websocket)
 		with = func(ctx context.Context, _ net.Conn) Finding { return c.webPort(ctx, u, http, websocket) }
 	}

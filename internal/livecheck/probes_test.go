@@ -263,6 +263,7 @@ func TestWebSocketProbe(t *testing.T) {
 		{"200", rewritten, says(status("200 OK")), Fail, upgradePlainHTTP, "status=200"},
 		{"405", rewritten, says(status("405 Method Not Allowed")), Fail, upgradePlainHTTP, "status=405"},
 		{"redirect with a secret", rewritten, says(status("302 Found", "Location: https://u:p@sso.example.gov/login?token=secret")), Fail, upgradeRedirected, "location=https://sso.example.gov/login?…"},
+		{"redirect of a route with auth", upgrade{path: "/ws/node1", sent: "/", guarded: true}, says(status("302 Found", "Location: /login/")), OK, wantsLogin, "status=302"},
 		{"500", rewritten, says(status("500 Internal Server Error")), Fail, upgradeError, "status=500"},
 		{"502 of something else", rewritten, says(status("502 Bad Gateway")), Fail, upgradeError, "status=502"},
 		{"a gateway's word without the request id is a node's", rewritten, says(withBody("404 Not Found", `{"error":"no_route","request_id":"x"}`)), Fail, upgradeNotFound, ""},

@@ -25,6 +25,7 @@ type upgrade struct {
 	origin    string
 	byClose   bool   // the route refuses by closing
 	httpToo   bool   // the route is for HTTP as well
+	guarded   bool   // the route's auth may send strangers to a login
 	languages string // Accept-Language
 }
 
@@ -111,6 +112,8 @@ func (u upgrade) refusal(a *answer) Finding {
 		return failure(upgradeNotFound, pairs...)
 	case s >= 500 && s != http.StatusNotImplemented:
 		return failure(upgradeError, pairs...)
+	case u.guarded && s >= 300 && s < 400:
+		return fine(wantsLogin, pairs...)
 	case s >= 300 && s < 400:
 		return failure(upgradeRedirected, pairs...)
 	case s < 300 || s == http.StatusMethodNotAllowed || s == http.StatusNotImplemented:

@@ -3,8 +3,28 @@ package cli
 import (
 	"errors"
 
+	"singlegate/certs"
 	"singlegate/internal/config"
 )
+
+// openClientCertificates opens what clients' certificates are verified by.
+func openClientCertificates(file *config.File) error {
+	var errs []error
+	for i := range file.Gateway.Listeners {
+		l := &file.Gateway.Listeners[i]
+		cfg, ok := file.Clients[l.Name]
+		if !ok || l.Clients == nil {
+			continue
+		}
+		clients, err := certs.LoadClients(cfg)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		l.Clients.Ask = clients.Ask
+	}
+	return errors.Join(errs...)
+}
 
 // openNodeTLS opens the certificates with which nodes are spoken to.
 func openNodeTLS(file *config.File) error {
