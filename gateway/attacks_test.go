@@ -83,11 +83,11 @@ func (e *edge) talk(source string, secure bool) net.Conn {
 	return c
 }
 
-// Clients that take as long as they can, in each of five forms, have as long as
+// Clients that take as long as they can, in five forms at once, have as long as
 // the deadlines say and leave nothing behind; all the time others are served and
-// tunnels live.
+// a tunnel lives.
 func TestSlowClientsEndAtTheirDeadlines(t *testing.T) {
-	const each = 6
+	const each, patience = 6, 2 * time.Second
 	large := httpNode(t, func(w http.ResponseWriter, r *http.Request) {
 		chunk := make([]byte, 256<<10)
 		for range 128 {
@@ -101,7 +101,7 @@ func TestSlowClientsEndAtTheirDeadlines(t *testing.T) {
 		io.WriteString(w, "app1")
 	})
 	waits := DefaultTimeouts()
-	waits.Stall, waits.Total = 300*time.Millisecond, 600*time.Millisecond
+	waits.Stall, waits.Total = patience, 2*patience
 	e := startEdge(t, []Route{
 		{Paths: []string{"/ws/{node}"}, Service: "im"},
 		{Paths: []string{"/app"}, Service: "app", Timeouts: waits},
@@ -109,29 +109,44 @@ func TestSlowClientsEndAtTheirDeadlines(t *testing.T) {
 	}, map[string]map[string]string{"im": {"node1": imNode(t, "node1")}, "app": {"app1": app}, "large": {"large1": large}},
 		func(c *Config) {
 			c.Listeners[1].Address = "127.0.0.1:0"
-			c.Limits.HeadTimeout, c.Limits.HandshakeTimeout = 300*time.Millisecond, 300*time.Millisecond
+			c.Limits.HeadTimeout, c.Limits.HandshakeTimeout = patience, patience
 			c.Limits.PerAddress = AddressLimits{Connections: 1000, Exempt: prefixes("127.0.0.1/32")}
 		})
 	tunnel := e.openWS("node1")
+	tunnel.SetDeadline(time.Now().Add(2 * time.Minute))
 	tunnel.expect(ws.OpText, "node1")
+
+	ctx, stop := context.WithCancel(t.Context())
+	var attackers sync.WaitGroup
+	forms, number := map[string]string{}, 0
 	for name, attack := range slowly() {
-		t.Run(name, func(t *testing.T) {
-			tunnel.t = t
-			ctx, stop := context.WithCancel(t.Context())
-			var attackers sync.WaitGroup
-			for i := range each {
-				attackers.Go(func() { attack(ctx, e, fmt.Sprintf("127.0.3.%d", i+1), i%2 == 0) })
-			}
-			eventually(t, "they are there", func() bool { return told(t, e.Server)["limit_keys{connections}"] == each })
-			for told(t, e.Server)["limit_keys{connections}"] > 0 {
-				served(t, e)
-				tunnel.lives()
-			}
-			stop()
-			attackers.Wait()
-		})
+		number++
+		for i := range each {
+			source := fmt.Sprintf("127.0.%d.%d", 100+number, i+1)
+			forms[source] = name
+			attackers.Go(func() { attack(ctx, e, source, i%2 == 0) })
+		}
 	}
-	tunnel.t = t
+	seen := map[string]bool{}
+	eventually(t, "all of them were there", func() bool {
+		for _, source := range e.counted() {
+			seen[source] = true
+		}
+		return len(seen) == len(forms)
+	})
+	end := time.Now().Add(time.Minute)
+	for left := e.counted(); len(left) > 0; left = e.counted() {
+		if time.Now().After(end) {
+			for _, source := range left {
+				t.Errorf("%s is still there: %s", source, forms[source])
+			}
+			break
+		}
+		served(t, e)
+		tunnel.lives()
+	}
+	stop()
+	attackers.Wait()
 	served(t, e)
 	tunnel.lives()
 }
@@ -172,7 +187,7 @@ func TestConnectionFlood(t *testing.T) {
 		}
 	}
 	e.counts("connections", sources)
-	eventually(t, "all are counted", func() bool { return e.seats() == sources*most })
+	eventually(t, "all are counted", func() bool { return len(e.counted()) == sources*most })
 
 	before := footprint()
 	var wrong atomic.Int64
@@ -221,18 +236,18 @@ func TestConnectionFlood(t *testing.T) {
 	e.counts("connections", 0)
 }
 
-// seats is how many connections are counted now.
-func (e *edge) seats() (n int) {
+// counted are the addresses of the connections that count now.
+func (e *edge) counted() (sources []string) {
 	for _, l := range e.listeners {
 		l.mu.Lock()
 		for c := range l.conns {
 			if c.seat.Load() != nil {
-				n++
+				sources = append(sources, c.peer.Addr().String())
 			}
 		}
 		l.mu.Unlock()
 	}
-	return n
+	return sources
 }
 
 type cost struct {
