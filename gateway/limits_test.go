@@ -457,6 +457,19 @@ func TestBansForHandshakes(t *testing.T) {
 	tunnel.lives()
 }
 
+// Whose handshake got no processor in time has not failed.
+func TestNoBansForACrowd(t *testing.T) {
+	e := limited(t, func(a *AddressLimits) { a.Bans = limit.Ban{After: 2, Within: time.Hour, For: time.Hour} },
+		func(c *Config) { c.Limits.HandshakeTimeout = 10 * time.Millisecond })
+	free := e.occupy()
+	for range 3 {
+		awaitEnd(t, e.knock(clientHello(t)))
+	}
+	free()
+	e.tells("handshake_failures_total", map[string]float64{"handshake_failures_total{timeout,tls}": 3})
+	e.tells("bans_total", map[string]float64{"bans_total": 0})
+}
+
 // Answers of 401 count as failures of the client; a config without bans lifts them.
 func TestBansForRefusedTokens(t *testing.T) {
 	e := limited(t, func(a *AddressLimits) { a.Bans = limit.Ban{After: 2, Within: time.Hour, For: time.Hour} })

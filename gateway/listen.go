@@ -289,7 +289,7 @@ func (l *listener) handshakeFailed(c *secureConn, err error) {
 	}
 	cause := handshakeCause(err)
 	l.countHandshakeFailure(cause)
-	if strikesFor(cause) {
+	if strikesFor(cause) && !c.tls.NetConn().(*gatedConn).kept {
 		l.server.guard.strike(l.settings.Load(), c.peer.Addr())
 	}
 	if errors.Is(err, errHandshakesFull) {
