@@ -50,27 +50,6 @@ func (f CertificateField) of(c *x509.Certificate) string {
 	return url.QueryEscape(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})))
 }
 
-// asking is cfg for a listener that asks its clients for certificates.
-func asking(cfg *tls.Config, ask func(*tls.Config)) *tls.Config {
-	own := cfg.Clone()
-	own.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		chosen := cfg
-		if cfg.GetConfigForClient != nil {
-			c, err := cfg.GetConfigForClient(hello)
-			if err != nil {
-				return nil, err
-			}
-			if c != nil {
-				chosen = c
-			}
-		}
-		chosen = chosen.Clone()
-		ask(chosen)
-		return chosen, nil
-	}
-	return own
-}
-
 // certificate is the client's, verified; nil: it has shown none.
 func (c *clientConn) certificate() *x509.Certificate {
 	t, ok := c.Conn.(*tls.Conn)
@@ -87,15 +66,21 @@ func (c *clientConn) certificate() *x509.Certificate {
 // clients' certificates, whatever the listener.
 func certificateHeaders(cfg *Config) []string {
 	var names []string
-	for _, l := range cfg.Listeners {
-		if l.Clients == nil {
-			continue
+	add := func(c *ClientCertificates) {
+		if c == nil {
+			return
 		}
-		for name := range l.Clients.Headers {
+		for name := range c.Headers {
 			if lower := strings.ToLower(name); !slices.Contains(names, lower) {
 				names = append(names, lower)
 			}
 		}
+	}
+	for _, l := range cfg.Listeners {
+		add(l.Clients)
+	}
+	for _, np := range cfg.NodePorts {
+		add(np.Clients)
 	}
 	return names
 }

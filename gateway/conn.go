@@ -29,6 +29,8 @@ type clientConn struct {
 	secure   bool           // TLS
 	crowded  bool           // accepted from the descriptor reserve: to be refused
 
+	subject string // of the client's certificate, once it was verified; "": there is none
+
 	stall    atomic.Int64 // nanoseconds for each read of a body; 0: fasthttp's deadline holds
 	cut      atomic.Bool  // reads fail at once, for good
 	ended    atomic.Bool  // a read has failed: the client has ended its sending, or is given up

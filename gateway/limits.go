@@ -278,10 +278,10 @@ func (r *request) withinUserLimits() *problem {
 // user is who asks, by a token that was checked, and by whom it was: what one
 // authority calls its user may be another's. "": nobody knows.
 func (r *request) user() string {
-	if r.decision == nil || r.decision.User == "" {
+	if r.decision == nil || r.decision.Subject == "" {
 		return ""
 	}
-	return r.decision.By + " " + r.decision.User
+	return r.decision.By + " " + r.decision.Subject
 }
 
 func (r *request) takeOneByAddress() *problem {

@@ -472,11 +472,16 @@ func TestNoBansForACrowd(t *testing.T) {
 
 // Answers of 401 count as failures of the client; a config without bans lifts them.
 func TestBansForRefusedTokens(t *testing.T) {
-	e := limited(t, func(a *AddressLimits) { a.Bans = limit.Ban{After: 2, Within: time.Hour, For: time.Hour} })
-	set := e.listeners[e.cfg.Listeners[0].key()].settings.Load()
+	e := startEdge(t, []Route{authRoute("/ws", "chat-token"), {Paths: []string{"/open"}, Service: "chat"}},
+		map[string]map[string]string{"chat": {"chat1": imNode(t, "chat1")}}, with(tokenAuth(t)), func(c *Config) {
+			c.Limits.PerAddress.Bans = limit.Ban{After: 2, Within: time.Hour, For: time.Hour}
+		})
 	for range 2 {
-		r := &request{server: e.Server, state: e.state.Load(), listener: set, start: time.Now(), client: netip.MustParseAddr("127.0.0.2")}
-		r.logRefusal(&problem{status: 401, code: "token_missing"})
+		c := e.from("127.0.0.2", e.plain)
+		io.WriteString(c, handshake("/ws?t=bad"))
+		if head := readHead(bufio.NewReader(c)); !strings.HasPrefix(head, "HTTP/1.1 401") {
+			t.Errorf("got %q", head)
+		}
 	}
 	if got, _ := awaitEnd(t, e.from("127.0.0.2", e.plain)); got != "" {
 		t.Errorf("got %q", got)
@@ -486,8 +491,8 @@ func TestBansForRefusedTokens(t *testing.T) {
 	if err := e.Apply(cfg, nil); err != nil {
 		t.Fatal(err)
 	}
-	w, _ := open(t, e.from("127.0.0.2", e.plain), handshake("/ws/node1"))
-	w.expect(ws.OpText, "node1")
+	w, _ := open(t, e.from("127.0.0.2", e.plain), handshake("/open"))
+	w.expect(ws.OpText, "chat1")
 	e.tells("banned_addresses", map[string]float64{"banned_addresses": 0})
 }
 
@@ -511,9 +516,9 @@ func TestLimitsPerUser(t *testing.T) {
 		resp, _ := readAnswer(t, bufio.NewReader(c))
 		return resp.StatusCode
 	}
-	bob, again, eve := chatToken(t), chatToken(t, "jti", "2"), chatToken(t, "user_id", 8)
+	bob, again, eve := chatToken(t), chatToken(t, "jti", "2"), chatToken(t, "username", "eve")
 	subject := chatToken(t, "sub", "7x")
-	nobody := chatToken(t, "user_id", nil)
+	nobody := chatToken(t, "user_id", nil, "username", nil)
 	for i, c := range []struct {
 		source, token string
 		want          int

@@ -47,7 +47,7 @@ type listenerSettings struct {
 
 // openListener binds the address. Serving begins with serve.
 func openListener(s *Server, w wanted, pub Public, limits Limits) (*listener, error) {
-	socket, err := net.Listen("tcp", w.Address)
+	socket, err := s.listen(w.Name, w.Address)
 	if err != nil {
 		return nil, fmt.Errorf("%s: listener %s: %w", w.At, w.Name, bindHint(err))
 	}
@@ -69,7 +69,7 @@ func bindHint(err error) error {
 	case errors.Is(err, errAddrInUse):
 		return fmt.Errorf("%w: another process listens there; `ss -ltnp` shows which", err)
 	case errors.Is(err, errAccess):
-		return fmt.Errorf("%w: ports below 1024 need root or CAP_NET_BIND_SERVICE", err)
+		return fmt.Errorf("%w: ports below 1024 need root, CAP_NET_BIND_SERVICE, or a socket that systemd passes", err)
 	}
 	return err
 }
@@ -247,17 +247,14 @@ func (l *listener) welcome(c *clientConn, set *listenerSettings) bool {
 	return header || l.letIn(c)
 }
 
-// tlsConfig is the server's; ports for plain TCP take clients of any protocol,
-// and a listener may ask its clients for certificates.
+// tlsConfig is the server's, with what the listener has of its own; ports for
+// plain TCP take clients of any protocol.
 func (s *Server) tlsConfig(w wanted) *tls.Config {
 	cfg := s.tls
 	if w.implied != nil && w.implied.tcp {
 		cfg = s.tcpTLS
 	}
-	if w.Clients != nil {
-		return asking(cfg, w.Clients.Ask)
-	}
-	return cfg
+	return w.ownTLS(cfg)
 }
 
 func (l *listener) forget(c *clientConn) {
@@ -275,7 +272,14 @@ func (l *listener) handshake(c *secureConn) error {
 	defer cancel()
 	gated := c.tls.NetConn().(*gatedConn)
 	c.socket.SetDeadline(time.Time{}) // ctx is the one deadline
-	return gated.through(ctx, c.tls.HandshakeContext)
+	err := gated.through(ctx, c.tls.HandshakeContext)
+	if err != nil {
+		return err
+	}
+	if cert := c.certificate(); cert != nil {
+		c.subject = FieldSubject.of(cert)
+	}
+	return nil
 }
 
 // handshakeFailed says why a handshake failed. Clients that go away, probe or
@@ -285,13 +289,14 @@ func (l *listener) handshakeFailed(c *secureConn, err error) {
 	if errors.As(err, &notTLS) && notTLS.Conn != nil && looksLikeHTTP(notTLS.RecordHeader[:]) {
 		c.linger.Store(true) // the rest of the request is unread
 		c.socket.SetWriteDeadline(time.Now().Add(time.Second))
-		io.WriteString(c.socket, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\nThis port speaks TLS: use https:// or wss://.\n")
+		io.WriteString(c.socket, plainOnTLS)
 	}
 	cause := handshakeCause(err)
 	l.countHandshakeFailure(cause)
 	if strikesFor(cause) && !c.tls.NetConn().(*gatedConn).kept {
 		l.server.guard.strike(l.settings.Load(), c.peer.Addr())
 	}
+	l.auditHandshake(c, cause, err)
 	if errors.Is(err, errHandshakesFull) {
 		l.server.gate.warn(l.server.log)
 		return

@@ -35,11 +35,16 @@ import (
 type Options struct {
 	Log         zerolog.Logger // what happens to the gateway
 	Access      zerolog.Logger // one line per request and tunnel
+	Audit       AuditLog       // what a boundary device has to note of them; nil: there is none
 	TLS         *tls.Config    // for TLS listeners; nil when there are none
 	Upstream    *upstream.Set
 	Descriptors *Descriptors
 	Unknown     func() map[string]string // why nothing is known of services, by name; may be nil
 	Collectors  []prometheus.Collector   // of metrics that stand beside the server's own
+
+	// Listen opens the TCP socket of a listener, which may have been opened by
+	// somebody else before; nil: net.Listen does.
+	Listen func(name, address string) (net.Listener, error)
 }
 
 // A Server is the gateway: its listeners, its table, its tunnels. All methods
@@ -47,11 +52,13 @@ type Options struct {
 type Server struct {
 	log         zerolog.Logger
 	access      zerolog.Logger
+	audit       auditor
 	tls         *tls.Config
 	tcpTLS      *tls.Config // for ports of plain TCP
 	upstream    *upstream.Set
 	descriptors *Descriptors
 	unknown     func() map[string]string
+	listen      func(name, address string) (net.Listener, error)
 
 	relay   *relay.Engine
 	tunnels *tunnels
@@ -95,8 +102,9 @@ type state struct {
 	own    *ownSockets
 	redact *redactor
 
-	certificateHeaders []string // see there
-	securePort         uint16   // public port of the first TLS listener; 0: there is none
+	certificateHeaders []string            // see there
+	securePort         uint16              // public port of the first TLS listener; 0: there is none
+	secure             []*listenerSettings // of the listeners with TLS that serve routes
 }
 
 // Check tells what Apply would refuse in a config, without starting anything:
@@ -114,13 +122,16 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("watching connections: %w", err)
 	}
 	s := &Server{
-		log: o.Log, access: o.Access, tls: o.TLS, tcpTLS: anyProtocol(o.TLS), upstream: o.Upstream, descriptors: o.Descriptors, unknown: o.Unknown,
+		log: o.Log, access: o.Access, audit: newAuditor(o.Audit), tls: o.TLS, tcpTLS: anyProtocol(o.TLS), upstream: o.Upstream, descriptors: o.Descriptors, unknown: o.Unknown,
 		relay:     relay.New(),
 		tunnels:   newTunnels(),
 		watcher:   w,
 		gate:      newGate(),
 		listeners: map[string]*listener{},
 		loopID:    newLoopID(),
+	}
+	if s.listen = o.Listen; s.listen == nil {
+		s.listen = func(_, address string) (net.Listener, error) { return net.Listen("tcp", address) }
 	}
 	s.relay.Crowded = s.gate.crowded
 	s.places.nodes = map[upstream.Key]int{}
@@ -304,9 +315,12 @@ func (s *Server) swap(cfg *Config, keep map[string]bool) {
 	s.noteTags(before, st.table)
 	s.loops.forget()
 	for _, lc := range cfg.Listeners {
-		if l := s.listeners[lc.key()]; l != nil && lc.TLS && lc.Service == "" && st.securePort == 0 {
-			st.securePort = l.settings.Load().public.Port
+		if l := s.listeners[lc.key()]; l != nil && lc.TLS && lc.Service == "" {
+			st.secure = append(st.secure, l.settings.Load())
 		}
+	}
+	if len(st.secure) > 0 {
+		st.securePort = st.secure[0].public.Port
 	}
 	s.state.Store(st)
 }
@@ -324,6 +338,9 @@ func (s *Server) Ready() (reasons []string) {
 	}
 	if why := st.table.noTags(); why != "" {
 		reasons = append(reasons, "nothing is known of routes that tags ask for: "+why)
+	}
+	if why := s.audit.refuses(); why != "" {
+		reasons = append(reasons, "nothing new is served, as nothing can be noted: "+why)
 	}
 	return reasons
 }

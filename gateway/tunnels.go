@@ -58,6 +58,7 @@ func (t *tunnel) start(client, node relay.Leg) {
 	s := t.server
 	t.once.Do(func() { t.upstream = nil }) // Close has nothing to do any more
 	s.tunnels.add(t)
+	t.record.auditOpened(t.kind, t.lease.Node.ID)
 	if t.kind == relay.WebSocket {
 		t.record.count(http.StatusSwitchingProtocols)
 	}
@@ -74,7 +75,7 @@ func (t *tunnel) start(client, node relay.Leg) {
 			s.tunnels.remove(t)
 			t.lease.Done()
 			t.seat.leave()
-			t.record.logTunnel(t.lease.Node.ID, report)
+			t.record.logTunnel(t.kind, t.lease.Node.ID, report)
 		},
 	})
 	if s.tunnels.started(t, live) {

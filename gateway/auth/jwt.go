@@ -105,7 +105,7 @@ func (v *verifier) check(ctx context.Context, r *Request) Decision {
 	case err != nil:
 		return Decision{Result: Invalid, Cause: err}
 	}
-	d := Decision{Result: Passed, Fields: v.fields(claims), User: userOf(claims)}
+	d := Decision{Result: Passed, Fields: v.fields(claims), Subject: subjectOf(claims)}
 	if exp, err := claims.GetExpirationTime(); err == nil && exp != nil && v.cfg.CloseOnExpiry {
 		d.Expires = exp.Add(v.cfg.Leeway)
 	}
@@ -178,32 +178,34 @@ func reasonOf(err error, t *jwt.Token, algorithms []string) error {
 	return errMalformed
 }
 
-// userOf is whom the token is for: its subject or, as Django's tokens have it, a
-// user_id.
-func userOf(claims jwt.MapClaims) string {
-	return cmp.Or(textOf(claims["sub"]), textOf(claims["user_id"]))
-}
-
-// textOf is a claim that is text, a number or a boolean.
-func textOf(claim any) string {
-	switch claim := claim.(type) {
-	case string:
-		return claim
-	case json.Number:
-		return claim.String()
-	case bool:
-		return strconv.FormatBool(claim)
-	}
-	return ""
-}
-
 // fields are the claims that go to the node. One that is no text, number or
 // boolean, or holds what no header may, does not.
 func (v *verifier) fields(claims jwt.MapClaims) (fields []Field) {
 	for _, c := range v.cfg.ClaimsToHeaders {
-		if value := textOf(claims[c.Claim]); value != "" && plain(value) == value {
+		if value := textOf(claims[c.Claim]); value != "" {
 			fields = append(fields, Field{c.Header, value})
 		}
 	}
 	return fields
+}
+
+// textOf is a claim that a header can hold; "": it cannot.
+func textOf(claim any) (value string) {
+	switch claim := claim.(type) {
+	case string:
+		value = claim
+	case json.Number:
+		value = claim.String()
+	case bool:
+		value = strconv.FormatBool(claim)
+	}
+	if plain(value) != value {
+		return ""
+	}
+	return value
+}
+
+// subjectOf is whom a good token is about.
+func subjectOf(claims jwt.MapClaims) string {
+	return cmp.Or(textOf(claims["sub"]), textOf(claims["username"]), textOf(claims["user_id"]))
 }
