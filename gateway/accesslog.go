@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"github.com/valyala/fasthttp"
 
 	"singlegate/gateway/relay"
 )
@@ -74,6 +75,9 @@ func (r *request) logAnswer(status int) {
 
 // logRefusal is the line of a request that the gateway refused or could not serve.
 func (r *request) logRefusal(p *problem) {
+	if p.status == fasthttp.StatusUnauthorized {
+		r.server.guard.strike(r.listener, r.client)
+	}
 	rec := r.record()
 	rec.countRefusal(p)
 	node := ""

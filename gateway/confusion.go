@@ -11,7 +11,7 @@ import (
 // that take a path away from the nodes of a pinned route, rules for frames that
 // end tunnels of clients which do nothing wrong, and a host-meta without a link.
 func Warnings(cfg Config) []string {
-	warnings := append(hiddenNodes(&cfg), hostMetaWarnings(&cfg)...)
+	warnings := slices.Concat(hiddenNodes(&cfg), hostMetaWarnings(&cfg), cfg.limitWarnings())
 	for _, r := range cfg.Routes {
 		warnings = append(warnings, r.Frames.warnings(r.At)...)
 	}

@@ -22,9 +22,12 @@ type clientConn struct {
 	net.Conn // the TLS connection, or the TCP connection itself
 	socket   net.Conn
 	listener *listener
-	peer     netip.AddrPort
-	secure   bool // TLS
-	crowded  bool // accepted from the descriptor reserve: to be refused
+	peer     netip.AddrPort // or the client that a PROXY header names
+	local    netip.AddrPort // where that client connected to; invalid: to the socket
+	unknown  bool           // a PROXY header comes first
+	deadline time.Time      // fasthttp's for reading
+	secure   bool           // TLS
+	crowded  bool           // accepted from the descriptor reserve: to be refused
 
 	subject string // of the client's certificate, once it was verified; "": there is none
 
@@ -35,6 +38,7 @@ type clientConn struct {
 	linger   atomic.Bool  // on Close: let the client read the answer first
 	detached atomic.Bool
 	closed   atomic.Bool
+	seat     atomic.Pointer[seat] // among the connections of its address
 
 	mu      sync.Mutex
 	pending io.Closer // what was opened for this connection and not taken over yet
@@ -47,6 +51,11 @@ var errReplayed = errors.New("gateway: nothing more is buffered")
 func (c *clientConn) Read(p []byte) (int, error) {
 	if c.replay.Load() {
 		return 0, errReplayed
+	}
+	if err := c.introduce(); err != nil {
+		c.ended.Store(true)
+		c.cutReads()
+		return 0, io.EOF // so that nothing is answered
 	}
 	if d := c.stall.Load(); d > 0 {
 		c.Conn.SetReadDeadline(time.Now().Add(time.Duration(d)))
@@ -79,6 +88,7 @@ func (c *clientConn) Write(p []byte) (int, error) {
 // time of transferring.
 func (c *clientConn) SetReadDeadline(t time.Time) error {
 	c.stall.Store(0)
+	c.deadline = t
 	return c.Conn.SetReadDeadline(t)
 }
 
@@ -164,6 +174,7 @@ func (c *clientConn) Close() error {
 		c.lingerOn()
 	}
 	defer c.listener.forget(c)
+	defer func() { c.seat.Swap(nil).leave() }()
 	return c.Conn.Close()
 }
 
@@ -203,6 +214,10 @@ type secureConn struct {
 // Handshake makes the TLS handshake within the limit, as one of as many at a
 // time as there are processors.
 func (c *secureConn) Handshake() error {
+	if err := c.introduce(); err != nil {
+		c.cutReads()
+		return err
+	}
 	err := c.listener.handshake(c)
 	if err != nil {
 		// fasthttp goes on to read after a failed handshake, which would begin

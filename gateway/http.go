@@ -166,6 +166,7 @@ type picker struct {
 	own    *ownSockets
 	places *places // which of them have room for a tunnel; nil: it is not for one
 	caps   caps
+	holder holder // for whom it is
 	tried  []*upstream.Node
 	loops  int   // of them: the gateway itself
 	full   bool  // some were left out because they are full

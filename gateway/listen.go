@@ -214,13 +214,18 @@ func (l *listener) wrap(socket net.Conn) net.Conn {
 		socket.Close()
 		return nil
 	}
+	set := l.settings.Load()
 	c := &clientConn{
 		Conn: socket, socket: socket, listener: l, peer: addrPort(socket.RemoteAddr()),
-		secure: l.settings.Load().TLS, crowded: crowd == crowded,
+		secure: set.TLS, crowded: crowd == crowded,
+	}
+	if !l.welcome(c, set) {
+		socket.Close()
+		return nil
 	}
 	var conn net.Conn = c
 	if c.secure {
-		t := tls.Server(&gatedConn{Conn: socket, gate: l.server.gate}, l.settings.Load().tls)
+		t := tls.Server(&gatedConn{Conn: socket, gate: l.server.gate}, set.tls)
 		c.Conn = t
 		conn = &secureConn{clientConn: c, tls: t}
 	}
@@ -229,6 +234,17 @@ func (l *listener) wrap(socket net.Conn) net.Conn {
 	l.open.Add(1)
 	l.mu.Unlock()
 	return conn
+}
+
+// welcome says whether a connection may begin, unless only its PROXY header tells.
+func (l *listener) welcome(c *clientConn, set *listenerSettings) bool {
+	header, refused := set.ProxyIn.expects(set.ProxyIn != "" && l.server.state.Load().trusts(c.peer.Addr()))
+	if refused {
+		l.proxyRefused(c.peer.Addr(), errProxyUntrusted)
+		return false
+	}
+	c.unknown = header
+	return header || l.letIn(c)
 }
 
 // tlsConfig is the server's, with what the listener has of its own; ports for
@@ -277,6 +293,9 @@ func (l *listener) handshakeFailed(c *secureConn, err error) {
 	}
 	cause := handshakeCause(err)
 	l.countHandshakeFailure(cause)
+	if strikesFor(cause) && !c.tls.NetConn().(*gatedConn).kept {
+		l.server.guard.strike(l.settings.Load(), c.peer.Addr())
+	}
 	l.auditHandshake(c, cause, err)
 	if errors.Is(err, errHandshakesFull) {
 		l.server.gate.warn(l.server.log)

@@ -20,6 +20,8 @@ type Policies struct {
 	ResponseHeaders  HeaderEdits // of every answer, whoever makes it
 	RewriteRedirects bool        // addresses in a node's answers get back what Rewrite removed; see redirectMap
 	MaxBody          int64       // bytes of a request's body; more: 413; 0: no limit
+
+	RouteLimits
 }
 
 // admit asks the policies of the request's route before anything is done for it.
@@ -32,7 +34,13 @@ func (r *request) admit() *problem {
 	case p.MaxBody > 0 && int64(r.ctx.Request.Header.ContentLength()) > p.MaxBody:
 		return bodyTooLarge(p.MaxBody)
 	}
-	return r.authorise()
+	if p := r.withinLimits(); p != nil {
+		return p
+	}
+	if p := r.authorise(); p != nil {
+		return p
+	}
+	return r.withinUserLimits()
 }
 
 // lets tells whether a client of that address may use the route.

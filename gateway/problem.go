@@ -55,7 +55,7 @@ func (p *problem) naming(args ...any) *problem {
 
 // closeCode is the WebSocket close code that says the same (RFC 6455 section 7.4.1).
 func (p *problem) closeCode() uint16 {
-	if p.status >= 500 {
+	if p.status >= 500 || p.status == fasthttp.StatusTooManyRequests {
 		return 1013
 	}
 	return 1008

@@ -65,6 +65,7 @@ type Server struct {
 	places  places
 	watcher *watcher
 	gate    *gate
+	guard   *guard
 	buffers sync.Pool // of *[]byte, for the bodies of answers
 	tasks   tasks
 	panics  atomic.Int64
@@ -134,6 +135,7 @@ func New(o Options) (*Server, error) {
 	}
 	s.relay.Crowded = s.gate.crowded
 	s.places.nodes = map[upstream.Key]int{}
+	s.guard = newGuard(s)
 	s.metrics = newMetrics(s)
 	s.metrics.registry.MustRegister(o.Collectors...)
 	s.auth = auth.New(o.Log, func(name string, result auth.Result) { s.metrics.auth.inc(authLabels{name, result}) })
@@ -171,6 +173,7 @@ func (s *Server) Apply(cfg Config, snap *discovery.Snapshot) error {
 	s.upstream.SetSources(sourcesOf(&cfg))
 	s.upstream.SetTLS(nodesTLS(&cfg))
 	s.gate.limit(cfg.Limits.Handshakes)
+	s.guard.follow(&cfg)
 	var changes upstream.Changes
 	if snap != nil {
 		changes = s.take(*snap)
@@ -417,6 +420,7 @@ func (s *Server) takeListeners() map[string]*listener {
 	}
 	s.drains.stop()
 	s.checks.stop()
+	s.guard.stop()
 	list := s.listeners
 	s.listeners = map[string]*listener{}
 	return list

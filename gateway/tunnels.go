@@ -27,6 +27,7 @@ type tunnel struct {
 	upstream net.Conn     // until the relay has it
 	once     sync.Once
 	lingers  bool // a drain has closed it; under tunnels.mu
+	seat     *seat
 }
 
 func (r *request) newTunnel(kind relay.Kind, lease *upstream.Lease, conn net.Conn) *tunnel {
@@ -37,6 +38,7 @@ func (r *request) newTunnel(kind relay.Kind, lease *upstream.Lease, conn net.Con
 	return &tunnel{
 		server: r.server, record: rec, timeouts: route.Timeouts, expiry: r.expiry(),
 		lease: lease, kind: kind, port: route.Port, addr: addr, upstream: conn,
+		seat: r.conn.seat.Load(),
 	}
 }
 
@@ -72,6 +74,7 @@ func (t *tunnel) start(client, node relay.Leg) {
 		Ended: func(report relay.Report) {
 			s.tunnels.remove(t)
 			t.lease.Done()
+			t.seat.leave()
 			t.record.logTunnel(t.kind, t.lease.Node.ID, report)
 		},
 	})

@@ -137,6 +137,12 @@ func (d *decoder) decodeFile(root value) *File {
 	d.checkPorts(ports, ls, ss, f.Admin)
 	d.checkOwnPolicies(f.Certs, ls, ports)
 	rs := d.routesOf(o, ctx)
+	for _, l := range ls.list {
+		d.checkProxyIn(l.o, l.ProxyIn, g, o)
+	}
+	for _, np := range ports {
+		d.checkProxyIn(np.o, np.ProxyIn, g, o)
+	}
 	o.done()
 	if certain && len(f.Certs.Certificates) == 0 {
 		d.checkTLS(ls.list)

@@ -59,6 +59,9 @@ func (d *decoder) listener(v value, waits gateway.Timeouts) (listener, bool) {
 		d.errorf(o.keyAt("hsts"), "hsts: only a TLS listener can say so; add tls: true, or leave it away")
 	}
 	read(o, "public", &l.Public, d.public)
+	read(o, "allow", &l.Allow, d.addresses)
+	read(o, "deny", &l.Deny, d.addresses)
+	d.proxyIn(o, &l.ProxyIn)
 	d.listenerService(o, &l, waits)
 	l.own = d.ownTLS(o, l.TLS, &l.Policy, &l.Clients)
 	o.done()

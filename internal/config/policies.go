@@ -14,6 +14,7 @@ func (d *decoder) requestPolicies(o *object, p *gateway.Policies) {
 	read(o, "request_headers", &p.RequestHeaders, d.requestHeaders)
 	read(o, "response_headers", &p.ResponseHeaders, d.responseHeaders)
 	read(o, "max_body", &p.MaxBody, d.bodySize)
+	d.routeLimits(o, &p.RouteLimits)
 }
 
 // bodySize is how large a request's body may be; as with nginx, 0 is no limit.

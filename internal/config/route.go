@@ -193,7 +193,7 @@ func checkOrigin(s string) string {
 // ownerOf says to which action a key belongs.
 func ownerOf(key string) string {
 	switch key {
-	case "kind", "port", "rewrite", "balance", "origins", "refuse", "frames", "ping", "request_headers", "rewrite_redirects", "max_body":
+	case "kind", "port", "rewrite", "balance", "origins", "refuse", "frames", "ping", "tunnels_per_user", "request_headers", "rewrite_redirects", "max_body":
 		return actService
 	case "fallback":
 		return actStatic

@@ -15,6 +15,7 @@ import (
 // exampleTests has a test for every folder of examples/: it starts stand-ins for
 // the system's nodes and speaks to the gateway as the system's clients do.
 var exampleTests = map[string]func(*testing.T, *example){
+	"behind-l4":          testBehindL4,
 	"consul-cluster":     testConsulCluster,
 	"django-chat":        testDjangoChat,
 	"jks":                testJKS,
