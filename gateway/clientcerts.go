@@ -50,6 +50,31 @@ func (f CertificateField) of(c *x509.Certificate) string {
 	return url.QueryEscape(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})))
 }
 
+// A refusedCertificate is why a client that has shown one is not let in.
+type refusedCertificate struct {
+	subject string // of what it has shown; nobody has vouched for that
+	error
+}
+
+func (e refusedCertificate) Unwrap() error { return e.error }
+
+// ask makes cfg ask, and marks the refusals: who runs the gateway is told of them.
+func (c *ClientCertificates) ask(cfg *tls.Config) {
+	c.Ask(cfg)
+	verify := cfg.VerifyConnection
+	if verify == nil {
+		return
+	}
+	cfg.VerifyConnection = func(state tls.ConnectionState) error {
+		err := verify(state)
+		if err == nil || len(state.PeerCertificates) == 0 {
+			return err
+		}
+		subject := printable(state.PeerCertificates[0].Subject.String())
+		return refusedCertificate{subject[:min(len(subject), 200)], err}
+	}
+}
+
 // certificate is the client's, verified; nil: it has shown none.
 func (c *clientConn) certificate() *x509.Certificate {
 	t, ok := c.Conn.(*tls.Conn)

@@ -302,9 +302,14 @@ func (l *listener) handshakeFailed(c *secureConn, err error) {
 		return
 	}
 	level := zerolog.DebugLevel
-	if errors.Is(err, errHandshakePanic) {
+	var refused refusedCertificate
+	switch {
+	case errors.Is(err, errHandshakePanic):
 		l.server.panics.Add(1)
 		level = zerolog.ErrorLevel
+	case errors.As(err, &refused):
+		l.log.Warn().Str("client", c.peer.Addr().String()).Str("subject", refused.subject).Err(err).Msg("a client's certificate was refused")
+		return
 	}
 	l.log.WithLevel(level).Str("client", c.peer.Addr().String()).Str("cause", cause).Err(err).Msg("TLS handshake failed")
 }
@@ -322,7 +327,10 @@ func looksLikeHTTP(head []byte) bool {
 func handshakeCause(err error) string {
 	var notTLS tls.RecordHeaderError
 	var alert tls.AlertError
+	var refused refusedCertificate
 	switch {
+	case errors.As(err, &refused):
+		return "client_certificate"
 	case errors.Is(err, errHandshakePanic):
 		return "panic"
 	case errors.Is(err, errHandshakesFull):

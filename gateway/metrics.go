@@ -72,7 +72,7 @@ func newMetrics(s *Server) *metrics {
 		}, []string{"error"}, func(code string) []string { return []string{code} }),
 		handshakes: newCounters(prometheus.CounterOpts{
 			Name: "singlegate_handshake_failures_total",
-			Help: "TLS handshakes that failed: timeout, client_left, client_refused (often a certificate it does not trust), not_tls, protocol, overloaded (limits.handshakes), panic.",
+			Help: "TLS handshakes that failed: timeout, client_left, client_refused (often a certificate it does not trust), client_certificate (one that is not let in), not_tls, protocol, overloaded (limits.handshakes), panic.",
 		}, []string{"listener", "cause"}, handshakeLabels.values),
 		limited: newCounters(prometheus.CounterOpts{
 			Name: "singlegate_limited_total",

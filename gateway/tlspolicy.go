@@ -47,7 +47,7 @@ func (l *Listener) ownTLS(cfg *tls.Config) *tls.Config {
 			l.Policy.apply(chosen)
 		}
 		if l.Clients != nil {
-			l.Clients.Ask(chosen)
+			l.Clients.ask(chosen)
 		}
 		return chosen, nil
 	}

@@ -110,9 +110,7 @@ func TestTLSOfNodePorts(t *testing.T) {
 	if list := node.take(); len(list) != 0 {
 		t.Errorf("the node was asked: %v", list)
 	}
-	conn := e.dialTLS()
-	io.WriteString(conn, request)
-	io.Copy(io.Discard, conn)
+	e.raw(request)
 	if got := node.only(t); strings.Contains(got.head, "forged") {
 		t.Errorf("by another listener: %s", got.head)
 	}

@@ -20,6 +20,7 @@ var exampleTests = map[string]func(*testing.T, *example){
 	"django-chat":        testDjangoChat,
 	"jks":                testJKS,
 	"mqtt":               testMQTT,
+	"mutual-tls":         testMutualTLS,
 	"pomelo":             testPomelo,
 	"wechat-miniprogram": testWeChat,
 	"wildfirechat":       testWildfireChat,
