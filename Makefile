@@ -4,9 +4,9 @@ GO      ?= go
 TOOL     = $(GO) tool -modfile=internal/tools/go.mod
 FUZZTIME ?= 20s
 SOAKTIME ?= 5m
-TARGETS  = linux/amd64 linux/arm64 linux/loong64 darwin/arm64 windows/amd64
+TARGETS  = linux/amd64 linux/arm64 linux/loong64 linux/riscv64 darwin/arm64 windows/amd64
 
-.PHONY: help build run test check vuln fuzz soak bench cross setup clean
+.PHONY: help build run test check vuln fuzz soak bench cross dist setup clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -17,7 +17,7 @@ build: ## the binary, ./singlegate
 run: ## the demo
 	$(GO) run . demo
 
-setup: ## what the tests need: Consul, Chromium, Node modules
+setup: ## what the tests need: Consul, Chromium, Node modules, IM servers
 	GO="$(GO)" sh internal/e2e/setup.sh
 
 test: setup ## every test, with the race detector
@@ -56,5 +56,8 @@ cross: ## builds for the other systems
 	  CGO_ENABLED=0 GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) build -o /dev/null . || exit 1; \
 	done
 
+dist: ## reproducible binaries and packages for Linux, in dist/
+	GO="$(GO)" sh packaging/dist.sh
+
 clean:
-	rm -f singlegate
+	rm -rf singlegate dist

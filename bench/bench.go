@@ -36,6 +36,7 @@ type options struct {
 	tunnels     []int         // memory: how many
 	storm       int           // clients that connect at once
 	churn       int           // tunnels of one round of churn
+	polls       int           // sessions that poll
 	idle        []int         // idle tunnels beside the active ones
 	active      int           // active tunnels in a closed loop
 	rates       []pace
@@ -70,8 +71,10 @@ var scenarios = []scenario{
 	{"connects", connects, connectsTakes},
 	{"slope", slope, slopeTakes},
 	{"storm", storm, stormTakes},
+	{"attacks", attacks, attacksTakes},
 	{"churn", churn, churnTakes},
 	{"syscalls", syscalls, syscallsTakes},
+	{"bosh", bosh, boshTakes},
 }
 
 // openBench finds the gateways and starts a rig for each.

@@ -27,7 +27,7 @@ const (
 type Target struct {
 	Kind    string   // wss, ws or tcp
 	Address string   // of the listener
-	Paths   []string // one per node, taken in turn; none for tcp
+	Paths   []string // one per node, taken in turn; none for tcp and polls
 	Hybrid  bool     // the hello has a post-quantum key share, as a browser's; else X25519 alone
 	Leaf    []byte   // the certificate the gateway has to show
 }
@@ -114,7 +114,7 @@ func (d *dialer) dial(ctx context.Context) (*client, error) {
 	return c, nil
 }
 
-// greet does the TLS handshake and the upgrade.
+// greet does the TLS handshake, and the upgrade where there are paths.
 func (d *dialer) greet(ctx context.Context, c *client) error {
 	if d.Kind == tcp {
 		return nil
@@ -128,6 +128,9 @@ func (d *dialer) greet(ctx context.Context, c *client) error {
 		d.curve.Store(uint32(state.CurveID))
 		d.cipher.Store(uint32(state.CipherSuite))
 		c.Conn = secure
+	}
+	if len(d.requests) == 0 {
+		return nil
 	}
 	if _, err := c.Write(d.requests[c.id%uint64(len(d.requests))]); err != nil {
 		return err

@@ -19,13 +19,14 @@ import (
 // operation names are looked at.
 type Order struct {
 	ID       int
-	Op       string // open, each, closed, paced, connects, close, stop
-	Pool     string // a name for tunnels that stay open
-	Target   Target // open, connects
-	N        int    // open: how many tunnels
-	Parallel int    // open, connects, each: at a time
-	Size     int    // bytes of a message
-	Rate     int    // paced: messages a second, over the whole pool
+	Op       string        // open, each, closed, paced, connects, flood, close, stop; sessions, hold, polls, polled, drop
+	Pool     string        // a name for tunnels that stay open
+	Target   Target        // open, connects
+	N        int           // open, sessions: how many
+	Parallel int           // open, connects, each: at a time
+	Size     int           // bytes of a message
+	Hold     time.Duration // hold, polls: how long the node holds a poll
+	Rate     int           // paced: messages a second, over the whole pool
 	For      time.Duration
 }
 
@@ -44,11 +45,13 @@ type Answer struct {
 
 // A loader is the load generator's state.
 type loader struct {
-	mu    sync.Mutex
-	pools map[string][]*client
-	stops map[string]chan struct{} // by pool, of a paced order that runs
-	next  atomic.Uint64
-	spare map[shape][]*message // that no order uses
+	mu       sync.Mutex
+	pools    map[string][]*client
+	sessions map[string][]*session    // by pool
+	stops    map[string]chan struct{} // by pool, of a paced order that runs
+	polled   atomic.Int64             // answers to polls of orders "polls"
+	next     atomic.Uint64
+	spare    map[shape][]*message // that no order uses
 }
 
 // A shape is what tells messages apart.
@@ -82,7 +85,7 @@ func (l *loader) keep(m *message, kind string) {
 func runLoad(stdin io.Reader, stdout io.Writer) error {
 	// Four processors, so that the pacer's thread holds up nobody.
 	runtime.GOMAXPROCS(4)
-	l := &loader{pools: make(map[string][]*client), stops: make(map[string]chan struct{}), spare: make(map[shape][]*message)}
+	l := &loader{pools: make(map[string][]*client), sessions: make(map[string][]*session), stops: make(map[string]chan struct{}), spare: make(map[shape][]*message)}
 	l.next.Store(uint64(os.Getpid()) << 32) // no two processes number a tunnel alike
 	orders := json.NewDecoder(stdin)
 	var out sync.Mutex
@@ -122,8 +125,20 @@ func (l *loader) do(ctx context.Context, o Order) Answer {
 		a = l.paced(o)
 	case "connects":
 		a = l.connects(ctx, o)
+	case "flood":
+		a = l.flood(ctx, o)
 	case "close":
 		a = l.close(o)
+	case "sessions":
+		a = l.openSessions(ctx, o)
+	case "hold":
+		a = l.hold(o)
+	case "polls":
+		a = l.polls(o)
+	case "polled":
+		a.Count = int(l.polled.Load())
+	case "drop":
+		a = l.drop(o)
 	case "stop":
 		l.mu.Lock()
 		if c := l.stops[o.Pool]; c != nil {

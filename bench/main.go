@@ -199,7 +199,7 @@ func split(s string) []string {
 // full sets what no flag does.
 func (o *options) full() {
 	o.tunnels = []int{1000, 8000}
-	o.storm, o.churn = 8000, 2000
+	o.storm, o.churn, o.polls = 8000, 2000, 2000
 	o.active, o.idle = 64, []int{100, 1000, 4000, 9000}
 	o.sizes = []int{128, 1 << 10, 16 << 10, 1 << 20}
 	o.rates = []pace{{5000, 200}, {1000, 200}}
@@ -220,7 +220,7 @@ func (o *options) quick(given map[string]bool) {
 		o.settle = 6 * time.Second
 	}
 	o.tunnels = []int{2000}
-	o.storm, o.churn = 2000, 500
+	o.storm, o.churn, o.polls = 2000, 500, 500
 	o.idle = []int{100, 2000}
 	o.rates = o.rates[:1]
 }

@@ -16,7 +16,7 @@ func findNginx(ctx context.Context) (*peer, error) {
 		return nil, err
 	}
 	p := &peer{
-		name: "nginx", binary: path, kinds: map[string]bool{wss: true, ws: true}, prepare: prepareNginx,
+		name: "nginx", binary: path, polls: true, kinds: map[string]bool{wss: true, ws: true}, prepare: prepareNginx,
 		version: strings.TrimPrefix(says(ctx, path, "-v"), "nginx version: "),
 	}
 	_, err = os.Stat(nginxStream)
@@ -42,6 +42,22 @@ func prepareNginx(s site) (argv, env []string, err error) {
 `, i+1)
 		fmt.Fprintf(&streams, "    server %s;\n", s.tcpNodes[i])
 	}
+	// Long polling as operators write it. A client's connection is kept for as long as ours.
+	fmt.Fprintf(&upstreams, "  upstream polls { server %s; keepalive 256; }\n", s.pollNode)
+	locations.WriteString(`    location /http-bind {
+      proxy_pass http://polls;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_set_header Host $host;
+      proxy_set_header X-Forwarded-For $remote_addr;
+      proxy_set_header X-Forwarded-Proto $scheme;
+      proxy_buffering off;
+      proxy_request_buffering off;
+      proxy_read_timeout 330s;
+      keepalive_timeout 10m;
+      keepalive_requests 1000000;
+    }
+`)
 	stream, load := "", ""
 	if _, err := os.Stat(nginxStream); err == nil {
 		load = "load_module " + nginxStream + ";\n"

@@ -20,6 +20,7 @@ import (
 type NodePlan struct {
 	WebSocket []string // answers upgrades of wsPath, then echoes frames
 	TCP       []string // echoes bytes
+	Polls     string   // holds polls; "": there is none
 }
 
 // runNode serves until standard input ends.
@@ -28,7 +29,7 @@ func runNode(stdin io.Reader, stdout io.Writer) error {
 	if err := json.NewDecoder(stdin).Decode(&plan); err != nil {
 		return err
 	}
-	failed := make(chan error, len(plan.WebSocket)+len(plan.TCP)+1)
+	failed := make(chan error, len(plan.WebSocket)+len(plan.TCP)+2)
 	serve := func(address string, frames bool) error {
 		l, err := newNodeLoop(address, frames)
 		if err == nil {
@@ -43,6 +44,11 @@ func runNode(stdin io.Reader, stdout io.Writer) error {
 	}
 	for _, a := range plan.TCP {
 		if err := serve(a, false); err != nil {
+			return err
+		}
+	}
+	if plan.Polls != "" {
+		if err := servePolls(plan.Polls, failed); err != nil {
 			return err
 		}
 	}

@@ -19,6 +19,7 @@ type peer struct {
 	version string
 	ours    bool            // a singlegate
 	kinds   map[string]bool // what it can carry
+	polls   bool            // it is set up for long polling
 
 	// prepare writes its config into s.dir and says how it is started.
 	prepare func(s site) (argv, env []string, err error)
@@ -33,6 +34,7 @@ type site struct {
 	admin         string   // the same, of a singlegate's metrics
 	wsNodes       []string // /ws/node1… lead there, with that prefix removed
 	tcpNodes      []string // connections to tcp go to these in turn
+	pollNode      string   // /http-bind leads there, by wss
 	workers       int
 	maxTunnels    int // of all kinds together
 	maxDescriptor int

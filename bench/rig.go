@@ -48,7 +48,7 @@ func newRig(p *peer, dir string, c certificate, free *ports, o options) (r *rig,
 	if err := os.MkdirAll(r.site.dir, 0o755); err != nil {
 		return r, err
 	}
-	addresses := make([]string, 4+2*nodes)
+	addresses := make([]string, 5+2*nodes)
 	for i := range addresses {
 		if addresses[i], err = free.address(); err != nil {
 			return r, err
@@ -56,11 +56,11 @@ func newRig(p *peer, dir string, c certificate, free *ports, o options) (r *rig,
 	}
 	r.site.wss, r.site.ws, r.site.tcp = addresses[0], addresses[1], addresses[2]
 	r.site.admin = addresses[3]
-	r.site.wsNodes, r.site.tcpNodes = addresses[4:4+nodes], addresses[4+nodes:]
+	r.site.wsNodes, r.site.tcpNodes, r.site.pollNode = addresses[4:4+nodes], addresses[4+nodes:4+2*nodes], addresses[4+2*nodes]
 	if r.node, err = r.helper("node"); err != nil {
 		return r, err
 	}
-	if err := json.NewEncoder(r.node.in).Encode(NodePlan{WebSocket: r.site.wsNodes, TCP: r.site.tcpNodes}); err != nil {
+	if err := json.NewEncoder(r.node.in).Encode(NodePlan{WebSocket: r.site.wsNodes, TCP: r.site.tcpNodes, Polls: r.site.pollNode}); err != nil {
 		return r, err
 	}
 	if _, err := r.node.out.ReadString('\n'); err != nil {

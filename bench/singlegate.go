@@ -35,7 +35,7 @@ func findSinglegates(ctx context.Context, args []string, dir string) ([]*peer, e
 		}
 		peers = append(peers, &peer{
 			name: name, binary: path, version: says(ctx, path, "version"), ours: true,
-			kinds: everyKind, prepare: prepareSinglegate,
+			kinds: everyKind, polls: true, prepare: prepareSinglegate,
 		})
 	}
 	return peers, nil
@@ -88,10 +88,14 @@ tls:
 services:
   im:
     nodes:
-%sroutes:
+%s  xmpp:
+    nodes: {xmpp1: "%s"}
+limits: {keep_alive: 10m}
+routes:
+  - {path: /http-bind, service: xmpp, kind: bosh}
   - {path: "/ws/{node}", service: im, port: ws, rewrite: /}
 shutdown: {grace: 0s, drain: 0s, deadline: 2s}
 logs: {level: warn}
-`, s.wss, s.ws, s.tcp, s.admin, s.cert, s.key, nodes.String()))
+`, s.wss, s.ws, s.tcp, s.admin, s.cert, s.key, nodes.String(), s.pollNode))
 	return []string{s.binary, "run", "--config", path}, s.goEnv(), err
 }

@@ -50,28 +50,29 @@ func (f CertificateField) of(c *x509.Certificate) string {
 	return url.QueryEscape(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})))
 }
 
-// asking is cfg for a listener that asks its clients for certificates.
-func asking(cfg *tls.Config, ask func(*tls.Config)) *tls.Config {
-	own := cfg.Clone()
-	own.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		chosen := cfg
-		if cfg.GetConfigForClient != nil {
-			c, err := cfg.GetConfigForClient(hello)
-			if err != nil {
-				return nil, err
-			}
-			if forChallenge(c) {
-				return c, nil // it ends with the handshake
-			}
-			if c != nil {
-				chosen = c
-			}
-		}
-		chosen = chosen.Clone()
-		ask(chosen)
-		return chosen, nil
+// A refusedCertificate is why a client that has shown one is not let in.
+type refusedCertificate struct {
+	subject string // of what it has shown; nobody has vouched for that
+	error
+}
+
+func (e refusedCertificate) Unwrap() error { return e.error }
+
+// ask makes cfg ask, and marks the refusals: who runs the gateway is told of them.
+func (c *ClientCertificates) ask(cfg *tls.Config) {
+	c.Ask(cfg)
+	verify := cfg.VerifyConnection
+	if verify == nil {
+		return
 	}
-	return own
+	cfg.VerifyConnection = func(state tls.ConnectionState) error {
+		err := verify(state)
+		if err == nil || len(state.PeerCertificates) == 0 {
+			return err
+		}
+		subject := printable(state.PeerCertificates[0].Subject.String())
+		return refusedCertificate{subject[:min(len(subject), 200)], err}
+	}
 }
 
 // certificate is the client's, verified; nil: it has shown none.
@@ -90,15 +91,21 @@ func (c *clientConn) certificate() *x509.Certificate {
 // clients' certificates, whatever the listener.
 func certificateHeaders(cfg *Config) []string {
 	var names []string
-	for _, l := range cfg.Listeners {
-		if l.Clients == nil {
-			continue
+	add := func(c *ClientCertificates) {
+		if c == nil {
+			return
 		}
-		for name := range l.Clients.Headers {
+		for name := range c.Headers {
 			if lower := strings.ToLower(name); !slices.Contains(names, lower) {
 				names = append(names, lower)
 			}
 		}
+	}
+	for _, l := range cfg.Listeners {
+		add(l.Clients)
+	}
+	for _, np := range cfg.NodePorts {
+		add(np.Clients)
 	}
 	return names
 }

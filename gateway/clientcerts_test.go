@@ -91,4 +91,6 @@ func TestClientCertificates(t *testing.T) {
 	if list := node.take(); len(list) != 0 || refused == "" {
 		t.Errorf("a client that is not let in reached the node: %v", list)
 	}
+	e.logs.wait(t, `"subject":"CN=refused,O=Ministry","error":"x509: certificate has expired`)
+	e.tells("handshake_failures_total", map[string]float64{"handshake_failures_total{client_certificate,tls}": 1})
 }

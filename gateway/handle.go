@@ -14,17 +14,27 @@ import (
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	defer s.lastResort(ctx)
 	r := s.newRequest(ctx)
+	defer r.keepToTLS()
 	defer r.recoverPanic()
+	if p := r.serve(); p != nil {
+		r.refuse(p)
+	}
+}
+
+// serve answers, or says why it cannot. Preflights are answered for whatever
+// becomes of the request itself: else its page would not see the refusal.
+func (r *request) serve() *problem {
 	p := r.resolve()
+	if r.isPreflight() {
+		return r.answerPreflight()
+	}
 	if p == nil && !r.answered {
 		p = r.admit()
 	}
 	if p == nil {
 		p = r.dispatch()
 	}
-	if p != nil {
-		r.refuse(p)
-	}
+	return p
 }
 
 // handleExpect decides about "Expect: 100-continue" before the body is asked
@@ -33,6 +43,7 @@ func (s *Server) handleExpect(ctx *fasthttp.RequestCtx) (status int) {
 	status = fasthttp.StatusInternalServerError // after a panic
 	defer s.lastResort(ctx)
 	r := s.newRequest(ctx)
+	defer r.keepToTLS()
 	p := r.resolve()
 	if p == nil && !r.answered {
 		p = r.admit()
@@ -54,6 +65,7 @@ func (s *Server) lastResort(ctx *fasthttp.RequestCtx) {
 		s.logPanic("", v)
 		ctx.Response.Reset()
 		ctx.Response.SetStatusCode(fasthttp.StatusInternalServerError)
+		protect(&ctx.Response.Header, nothingPolicy)
 		ctx.Response.SetConnectionClose()
 	}
 }
@@ -62,6 +74,7 @@ func (s *Server) lastResort(ctx *fasthttp.RequestCtx) {
 func (s *Server) handleHeadError(ctx *fasthttp.RequestCtx, err error) {
 	defer s.lastResort(ctx)
 	r := s.newRequest(ctx)
+	defer r.keepToTLS()
 	r.conn.linger.Store(true)
 	var small *fasthttp.ErrSmallBuffer
 	var timeout net.Error
@@ -170,6 +183,8 @@ func (r *request) dispatch() *problem {
 		return r.serveRedirect()
 	case route.static != nil:
 		return r.serveStatic()
+	case route.Page == PageHostMeta:
+		return r.serveHostMeta()
 	case route.Page != "":
 		return r.servePage()
 	case r.websocket:
@@ -189,6 +204,7 @@ func (r *request) refuse(p *problem) {
 	if r.match.route != nil && r.match.route.Kind == KindBOSH {
 		p = r.refuseBOSH(p)
 	}
+	r.policeOwn()
 	if p.endConn || r.websocket || r.hasBody() {
 		// What follows on this connection must never be taken for a request.
 		r.ctx.Response.SetConnectionClose()
@@ -209,6 +225,8 @@ func (r *request) serveStatic() *problem {
 		return methodRefused(r.method)
 	case fasthttp.StatusRequestedRangeNotSatisfiable:
 		return rangeRefused()
+	case fasthttp.StatusMovedPermanently, fasthttp.StatusServiceUnavailable:
+		protect(&r.ctx.Response.Header, nothingPolicy)
 	}
 	r.finishOwn()
 	return nil
@@ -216,6 +234,7 @@ func (r *request) serveStatic() *problem {
 
 // finishOwn ends an answer that the gateway made without a node.
 func (r *request) finishOwn() {
+	r.policeOwn()
 	if r.hasBody() || r.websocket {
 		r.ctx.Response.SetConnectionClose()
 		r.conn.linger.Store(true)

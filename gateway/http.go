@@ -27,6 +27,9 @@ func (r *request) serveHTTP() *problem {
 }
 
 func (x *exchange) forward() *problem {
+	if err := x.takeSmallBody(); err != nil {
+		return upstreamProblem(err)
+	}
 	pick := picker{match: &x.r.match, own: x.r.state.own}
 	header := x.header()
 	for {
@@ -95,7 +98,7 @@ func (x *exchange) send(req *http.Request) (*http.Response, error) {
 func (x *exchange) request(addr string, header http.Header) *http.Request {
 	req := (&http.Request{
 		Method: x.r.method,
-		Host:   x.r.rawHost,
+		Host:   x.r.upstreamHost(),
 		URL: &url.URL{
 			Scheme:     "http",
 			Host:       addr,
@@ -105,15 +108,11 @@ func (x *exchange) request(addr string, header http.Header) *http.Request {
 		},
 		Header: header,
 	}).WithContext(upstream.ToNode(x.ctx, x.lease.Node))
-	if x.body != nil {
-		req.Body, req.ContentLength, req.GetBody = x.body, x.body.length, x.body.again
-	}
+	x.setBody(req)
 	return req
 }
 
 var errUnaskedSwitch = errors.New("the node answered 101 to a request that offered no upgrade")
-
-func (x *exchange) bodyTouched() bool { return x.body != nil && x.body.received.Load() > 0 }
 
 // nodeFailed tells whether a failure is the node's own: it refused, or was
 // silent in a handshake.
@@ -126,6 +125,9 @@ func nodeFailed(err error) bool {
 // upstreamProblem sorts the failures of a node that was reached.
 func upstreamProblem(err error) *problem {
 	var timeout net.Error
+	if limit, ok := errors.AsType[bodyLimit](err); ok {
+		return bodyTooLarge(int64(limit)).because(err)
+	}
 	switch {
 	case errors.Is(err, errClientBody):
 		return badRequest(errClientBody).because(err)
@@ -164,6 +166,7 @@ type picker struct {
 	own    *ownSockets
 	places *places // which of them have room for a tunnel; nil: it is not for one
 	caps   caps
+	holder holder // for whom it is
 	tried  []*upstream.Node
 	loops  int   // of them: the gateway itself
 	full   bool  // some were left out because they are full

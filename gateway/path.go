@@ -229,7 +229,7 @@ func canonicalHost(raw string) (string, error) {
 		}
 	}
 	host = strings.TrimSuffix(strings.ToLower(host), ".")
-	if host == "" {
+	if host == "" || strings.Contains("."+host+".", "..") {
 		return "", errHostMalformed
 	}
 	return host, nil

@@ -119,3 +119,28 @@ func TestCanonicalHost(t *testing.T) {
 		}
 	}
 }
+
+// A Host that is taken can stand in a header as it is, and names the same host
+// when what is matched is sent instead.
+func FuzzCanonicalHost(f *testing.F) {
+	for _, seed := range []string{"h", "H.example:443", "[::1]:80", "[fe80::1%eth0]", "1.2.3.4.", "a:b", "[", "a\"", "文"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		host, err := canonicalHost(raw)
+		if err != nil {
+			return
+		}
+		for i := range len(raw) {
+			if c := raw[i]; c <= ' ' || c >= 0x7f || strings.IndexByte("\"'(),/;<=>?@\\{}|^`#&", c) >= 0 {
+				t.Errorf("%q holds %q", raw, c)
+			}
+		}
+		if strings.ContainsRune(host, ':') {
+			host = "[" + host + "]"
+		}
+		if again, err := canonicalHost(host); err != nil || again != strings.Trim(host, "[]") {
+			t.Errorf("%q is %q, and that is %q, %v", raw, host, again, err)
+		}
+	})
+}

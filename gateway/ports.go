@@ -87,7 +87,8 @@ func (np *NodePort) listener(n *upstream.Node, rules *relay.Rules) (w wanted, re
 	if label == "" {
 		label = np.Kind
 	}
-	w.At, w.Name, w.TLS = np.At, np.Service+"/"+n.ID+" "+label, np.TLS
+	w.At, w.Name = np.At, np.Service+"/"+n.ID+" "+label
+	w.TLS, w.Policy, w.Clients, w.ProxyIn = np.TLS, np.Policy, np.Clients, np.ProxyIn
 	if _, ok := n.Addr(np.Port); !ok {
 		return w, fmt.Sprintf("the node has no port %q", np.Port)
 	}

@@ -113,7 +113,7 @@ func (s *Set) checkHTTP(ctx context.Context, addr, host, path string) error {
 		return err
 	}
 	req.Host = host
-	answer, err := s.transport.RoundTrip(req)
+	answer, err := overPool(s.transport, req)
 	if err != nil {
 		return err
 	}

@@ -22,15 +22,32 @@ func (s *Set) newTransport() *http.Transport {
 					conn, err = nil, &dialPanic{value: v, stack: debug.Stack()}
 				}
 			}()
-			return s.dialWithin(ctx, network, address)
+			if to, ok := ctx.Value(addressContext{}).(string); ok {
+				address = to
+			}
+			conn, err = s.dialWithin(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return &pooledConn{Conn: conn, keep: -1}, nil
 		},
 		DisableCompression:     true,
 		MaxIdleConns:           1024,
-		MaxIdleConnsPerHost:    64,
-		IdleConnTimeout:        50 * time.Second, // below the 60-75 s after which servers close idle connections
+		MaxIdleConnsPerHost:    256, // of one node
+		IdleConnTimeout:        idleConnTime,
 		MaxResponseHeaderBytes: maxAnswerHead,
+		// A poll that is held holds both; longer reads and writes pass them by.
+		ReadBufferSize:  1 << 10,
+		WriteBufferSize: 2 << 10,
 	}
 }
+
+// idleConnTime is how long a connection to a node waits for its next request.
+// It is below the 5 s after which the strictest of common servers close theirs
+// (Node.js, Apache, uvicorn): a request that may not be sent twice would be lost
+// if it met such an end half-way. A connection costs a round trip to the node;
+// one that has been idle for seconds is not worth that risk.
+const idleConnTime = 4 * time.Second
 
 // maxAnswerHead bounds the head of a node's answer, HTTP or handshake.
 const maxAnswerHead = 64 << 10
@@ -78,15 +95,15 @@ func DialFailed(err error) bool {
 // RoundTrip sends one HTTP request to a node over a pooled connection and
 // returns its answer with the body still to be read; the caller closes it.
 // Contract and cancellation are those of http.RoundTripper. A request is
-// repeated only on a pooled connection that died before the answer began: one
-// with a body only if nothing was sent, one without if its method is idempotent.
+// repeated only on a pooled connection that died before the answer began: any if
+// nothing of it was sent, one without a body also if its method is idempotent.
 // A panic of the dialer is the caller's.
 func (s *Set) RoundTrip(req *http.Request) (*http.Response, error) {
 	return s.roundTrip(s.transport, req)
 }
 
 func (s *Set) roundTrip(by *http.Transport, req *http.Request) (*http.Response, error) {
-	answer, err := by.RoundTrip(req)
+	answer, err := overPool(by, req)
 	var p *dialPanic
 	if errors.As(err, &p) {
 		panic(p.Error())

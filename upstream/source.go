@@ -33,9 +33,8 @@ func (s *Set) SetSources(m map[string][]netip.Addr) {
 type nodeContext struct{}
 
 // ToNode makes every dial under the context one to the node, made from the
-// source addresses of its service. A pooled connection for HTTP may have been
-// opened for a service with other source addresses that has a node at the same
-// address and port.
+// source addresses of its service, and every HTTP request one over connections
+// to that node alone.
 func ToNode(ctx context.Context, n *Node) context.Context {
 	return context.WithValue(ctx, nodeContext{}, n)
 }

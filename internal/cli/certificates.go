@@ -4,24 +4,30 @@ import (
 	"errors"
 
 	"singlegate/certs"
+	"singlegate/gateway"
 	"singlegate/internal/config"
 )
 
 // openClientCertificates opens what clients' certificates are verified by.
 func openClientCertificates(file *config.File) error {
 	var errs []error
-	for i := range file.Gateway.Listeners {
-		l := &file.Gateway.Listeners[i]
-		cfg, ok := file.Clients[l.Name]
-		if !ok || l.Clients == nil {
-			continue
+	open := func(at string, c *gateway.ClientCertificates) {
+		cfg, ok := file.Clients[at]
+		if !ok || c == nil {
+			return
 		}
 		clients, err := certs.LoadClients(cfg)
 		if err != nil {
 			errs = append(errs, err)
-			continue
+			return
 		}
-		l.Clients.Ask = clients.Ask
+		c.Ask = clients.Ask
+	}
+	for _, l := range file.Gateway.Listeners {
+		open(l.At, l.Clients)
+	}
+	for _, np := range file.Gateway.NodePorts {
+		open(np.At, np.Clients)
 	}
 	return errors.Join(errs...)
 }

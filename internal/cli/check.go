@@ -41,7 +41,7 @@ func (c *checkCommand) Run(s streams) error {
 	if err != nil {
 		return c.notUsable(s, err)
 	}
-	for _, w := range slices.Concat(store.Warnings(), acmeWarnings(file, store), gateway.Warnings(file.Gateway)) {
+	for _, w := range slices.Concat(store.Warnings(), acmeWarnings(file, store), gateway.Warnings(file.Gateway), auditWarnings(file)) {
 		fmt.Fprintln(s.err, "warning:", w)
 	}
 	fmt.Fprintf(s.out, "%s: ok: %s\n", c.Config, summary(file))
@@ -122,7 +122,8 @@ func load(path string) (*config.File, *certs.Store, error) {
 		err = checkSources(file)
 	}
 	_, acmeErr := acmeWishes(file)
-	if err = errors.Join(err, certErr, acmeErr, openClientCertificates(file), openNodeTLS(file), gateway.Check(file.Gateway), gateway.CheckNodes(file.Gateway, file.Nodes)); err != nil {
+	_, adminErr := accessOf(file.Admin)
+	if err = errors.Join(err, certErr, adminErr, acmeErr, openClientCertificates(file), openNodeTLS(file), checkAudit(file), gateway.Check(file.Gateway), gateway.CheckNodes(file.Gateway, file.Nodes)); err != nil {
 		return nil, nil, err
 	}
 	return file, store, nil

@@ -8,20 +8,20 @@ import (
 	"singlegate/gateway"
 )
 
-// clientCertificates decodes how a listener asks its clients for certificates.
+// clientCertificates decodes how a listener or a node port asks its clients for certificates.
 // Their files are opened by whoever starts the gateway.
-func (d *decoder) clientCertificates(l *listener) func(value) (*gateway.ClientCertificates, bool) {
+func (d *decoder) clientCertificates(own *ownTLS) func(value) (*gateway.ClientCertificates, bool) {
 	return func(v value) (*gateway.ClientCertificates, bool) {
 		o, ok := d.object(v, "client_certificates")
 		if !ok {
 			return nil, false
 		}
-		l.clients = &certs.ClientConfig{At: d.place(v.at)}
+		own.clients = &certs.ClientConfig{At: d.place(v.at)}
 		var mode string
 		require(o, "mode", &mode, oneOf(d, "require", "verify_if_given"))
-		l.clients.Optional = mode == "verify_if_given"
-		require(o, "ca", &l.clients.CA, d.path)
-		read(o, "crl", &l.clients.CRL, d.path)
+		own.clients.Optional = mode == "verify_if_given"
+		require(o, "ca", &own.clients.CA, d.path)
+		read(o, "crl", &own.clients.CRL, d.path)
 		c := &gateway.ClientCertificates{}
 		read(o, "headers", &c.Headers, d.certificateHeaders)
 		o.done()

@@ -6,7 +6,7 @@
 // ignored. Values are checked as far as that is possible without opening a file
 // or a socket. The text of an environment variable never shows in an error.
 //
-// The package may import gateway, gateway/auth, discovery and certs for their types, and the
+// The package may import gateway, gateway/auth, discovery, certs and internal/audit for their types, and the
 // YAML parser, which nothing else of this module uses. Only main and the
 // command's verbs import it.
 package config
@@ -20,6 +20,7 @@ import (
 	"singlegate/certs"
 	"singlegate/discovery"
 	"singlegate/gateway"
+	"singlegate/internal/audit"
 )
 
 // A File is what a config file says. Everything that it leaves out has its
@@ -30,6 +31,7 @@ type File struct {
 	Nodes   map[string][]discovery.Node // services written in the file, their nodes in its order
 	Admin   Admin
 	Logs    Logs
+	Audit   *audit.Config // nil: there is no audit log
 
 	ACME   []ACME // certificates to be got; what Certs names comes first
 	Shared Shared
@@ -37,15 +39,19 @@ type File struct {
 	Consul         *discovery.ConsulConfig // nil: the environment says where Consul is, if anything does
 	ConsulServices []discovery.ConsulService
 	DNSServices    []discovery.DNSService
-	Clients        map[string]certs.ClientConfig // how clients' certificates are verified, by listener name; the listeners' Clients lack Ask
+	Clients        map[string]certs.ClientConfig // how clients' certificates are verified, by the At of listeners and node ports; the Clients of these lack Ask
 	NodeTLS        map[string]certs.Client       // how the nodes of services are spoken to that speak TLS; their Gateway.Services lack TLS.Config
 	TagPrefix      string                        // how tags begin by which services in Consul ask for routes; "": none do
 	Cache          string                        // the file that keeps the last snapshot; "": none does
 }
 
-// Admin is the listener for metrics, health and nodes.
+// Admin is the listener for metrics, health and nodes. Off loopback it has a
+// token.
 type Admin struct {
-	Address string // host:port on loopback; "" means that there is none
+	Address        string   // host:port; "" means that there is none
+	TokenFile      string   // holds the token that lets read; "": there is none
+	WriteTokenFile string   // holds the token that lets read and change; "": there is none
+	Hosts          []string // names that it may be asked under, beside its addresses
 }
 
 // Logs says how the gateway writes its logs.
@@ -128,6 +134,7 @@ func (d *decoder) decodeFile(root value) *File {
 	read(o, "limits", &g.Limits, d.limits)
 	read(o, "shutdown", &g.Shutdown, d.shutdown)
 	read(o, "logs", &f.Logs, d.logs(&g.Redact))
+	read(o, "audit", &f.Audit, d.audit)
 	as := d.authsOf(o)
 	ctx := routeContext{listeners: ls, services: ss, auths: as, timeouts: waits, boshRead: gateway.DefaultBOSHRead}
 	if o.sets("timeouts", "read") {
@@ -135,7 +142,14 @@ func (d *decoder) decodeFile(root value) *File {
 	}
 	ports := d.nodePortsOf(o, ctx)
 	d.checkPorts(ports, ls, ss, f.Admin)
+	d.checkOwnPolicies(f.Certs, ls, ports)
 	rs := d.routesOf(o, ctx)
+	for _, l := range ls.list {
+		d.checkProxyIn(l.o, l.ProxyIn, g, o)
+	}
+	for _, np := range ports {
+		d.checkProxyIn(np.o, np.ProxyIn, g, o)
+	}
 	o.done()
 	if certain && len(f.Certs.Certificates)+len(f.ACME) == 0 {
 		d.checkTLS(ls.list)
@@ -146,7 +160,7 @@ func (d *decoder) decodeFile(root value) *File {
 	g.Services, g.Auth = ss.refs(), as.list
 	f.Nodes = ss.nodes()
 	f.NodeTLS = ss.clients()
-	f.Clients = ls.clients()
+	f.Clients = clientsOf(ls, ports)
 	f.ConsulServices, f.DNSServices = ss.elsewhere()
 	g.Routes = configsOf(rs)
 	g.NodePorts = nodePortConfigs(ports)

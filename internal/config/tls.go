@@ -54,10 +54,7 @@ func (d *decoder) checkPolicy(o *object, c certs.Config, suites, curves bool) {
 	if suites && c.MinVersion == tls.VersionTLS13 {
 		d.fail(o.byKey["cipher_suites"].value, `those of TLS 1.3 are always on, and min_version "1.3" leaves no other; leave one of the two keys away`)
 	}
-	hybrid := func(id tls.CurveID) bool {
-		return slices.ContainsFunc(certs.Curves(), func(c certs.Curve) bool { return c.ID == id && c.Hybrid })
-	}
-	if curves && c.MinVersion == tls.VersionTLS12 && !slices.ContainsFunc(c.Curves, func(id tls.CurveID) bool { return !hybrid(id) }) {
+	if curves && c.MinVersion == tls.VersionTLS12 && !slices.ContainsFunc(c.Curves, classic) {
 		d.fail(o.byKey["curves"].value, `TLS 1.2 has no hybrid ones; add X25519 or P-256, or write min_version: "1.3"`)
 	}
 }

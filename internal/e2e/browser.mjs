@@ -3,43 +3,18 @@
 // key, locale, say, picture}. key is the hash of the public key of a certificate
 // that is to be trusted; say is a message for every open node.
 
-import { chromium } from 'playwright-core';
+import { launch, limit, open } from './chromium.mjs';
 
 const wanted = JSON.parse(process.argv[2]);
-const limit = 20_000; // ms for anything the page is to show
-
-const browser = await chromium.launch({
-  executablePath: wanted.chromium,
-  args: [
-    '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-    '--disable-component-update', '--disable-sync', `--ignore-certificate-errors-spki-list=${wanted.key}`,
-  ],
-});
+const browser = await launch(wanted);
 try {
-  const page = await open();
+  const page = await open(browser, wanted);
   await page.waitForSelector('#summary[aria-busy="false"]', { timeout: limit });
   if (wanted.say) await say(page);
   if (wanted.picture) await page.screenshot({ path: wanted.picture, fullPage: true });
   console.log(JSON.stringify({ ...(await page.evaluate(seen)), complaints: page.complaints }));
 } finally {
   await browser.close();
-}
-
-// open opens the page and notes whatever the browser complains about.
-async function open() {
-  const page = await browser.newPage({ locale: wanted.locale, viewport: { width: 1100, height: 800 } });
-  page.setDefaultTimeout(limit);
-  page.complaints = [];
-  const note = (text) => page.complaints.push(text);
-  page.on('console', (message) => ['error', 'warning'].includes(message.type()) && note(message.text()));
-  page.on('pageerror', (error) => note(`exception: ${error.message}`));
-  page.on('requestfailed', (request) => note(`failed: ${request.url()} ${request.failure().errorText}`));
-  await page.exposeFunction('noteViolation', (text) => note(`CSP: ${text}`));
-  await page.addInitScript(() => {
-    addEventListener('securitypolicyviolation', (event) => window.noteViolation(`${event.violatedDirective} ${event.blockedURI}`));
-  });
-  await page.goto(wanted.page);
-  return page;
 }
 
 // say sends a message and waits until every open node has answered it.

@@ -24,6 +24,8 @@ type door struct {
 	host    string         // the Host header
 	roots   *x509.CertPool // nil: plain
 	name    string         // the server's name for TLS; "": that of host
+
+	tune func(*tls.Config) // nil: nothing else about TLS
 }
 
 func (d door) dial() (net.Conn, error) {
@@ -33,7 +35,11 @@ func (d door) dial() (net.Conn, error) {
 	if d.roots == nil {
 		conn, err = dialer.Dial("tcp", d.address)
 	} else {
-		conn, err = tls.DialWithDialer(dialer, "tcp", d.address, &tls.Config{RootCAs: d.roots, ServerName: d.serverName()})
+		cfg := &tls.Config{RootCAs: d.roots, ServerName: d.serverName()}
+		if d.tune != nil {
+			d.tune(cfg)
+		}
+		conn, err = tls.DialWithDialer(dialer, "tcp", d.address, cfg)
 	}
 	if err != nil {
 		return nil, err
@@ -224,11 +230,11 @@ func decode[T any](t *testing.T, text string) T {
 
 // A said is what stand-in nodes tell of themselves, and what they were told.
 type said struct {
-	Node, Event, Path, Query, Protocol, Echo, Body, Session, User string
-	Error                                                         string // the gateway's, in a refusal
-	Bytes                                                         int64
-	Port                                                          int
-	Headers                                                       map[string]string
+	Node, Event, Path, Query, Protocol, Echo, Body string
+	Error                                          string // the gateway's, in a refusal
+	Bytes                                          int64
+	Port                                           int
+	Headers                                        map[string]string
 }
 
 // nodeSays decodes what a stand-in says, which must be the node that is wanted.

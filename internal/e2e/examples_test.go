@@ -16,10 +16,13 @@ import (
 // the system's nodes and speaks to the gateway as the system's clients do.
 var exampleTests = map[string]func(*testing.T, *example){
 	"acme":               testACMEExample,
+	"behind-l4":          testBehindL4,
 	"consul-cluster":     testConsulCluster,
 	"django-chat":        testDjangoChat,
 	"internal-ca":        testInternalCA,
 	"jks":                testJKS,
+	"mqtt":               testMQTT,
+	"mutual-tls":         testMutualTLS,
 	"pomelo":             testPomelo,
 	"wechat-miniprogram": testWeChat,
 	"wildfirechat":       testWildfireChat,

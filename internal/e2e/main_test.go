@@ -31,6 +31,9 @@ const root = "../.."
 // built is the command, built when the first test asks for it.
 var built func() (string, error)
 
+// idle is the test that waits for more than a minute, nil in its own process.
+var idle *besideRun
+
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "singlegate-e2e-")
 	if err != nil {
@@ -38,7 +41,9 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	built = sync.OnceValues(func() (string, error) { return build(filepath.Join(dir, "singlegate")) })
+	idle = startBeside("TestProsodyIdle")
 	code := m.Run()
+	idle.wait()
 	os.RemoveAll(dir)
 	os.Exit(code)
 }
@@ -104,7 +109,7 @@ func program(t *testing.T, names ...string) string {
 func nodeModules(t *testing.T) (node string) {
 	t.Helper()
 	node = program(t, "node")
-	for _, module := range []string{"ws", "playwright-core"} {
+	for _, module := range []string{"ws", "playwright-core", "strophe.js", "mqtt"} {
 		if _, err := os.Stat(filepath.Join("node_modules", module, "package.json")); err != nil {
 			lacking(t, "the Node module "+module+" is not installed")
 		}
@@ -152,7 +157,7 @@ func contains(t *testing.T, what, text string, parts ...string) {
 
 // Where a module came from is a matter of the machine that installs it.
 func TestLockFileNamesNoRegistry(t *testing.T) {
-	if strings.Contains(readFile(t, "package-lock.json"), "://") {
+	if strings.Contains(readFile(t, "package-lock.json"), `"resolved":`) {
 		t.Error("package-lock.json has addresses: write it with npm's option --omit-lockfile-registry-resolved")
 	}
 }

@@ -1,9 +1,10 @@
 #!/bin/sh
 # Gets what the end-to-end tests need and this machine lacks: Chromium, Node.js,
-# OpenSSL, curl, two fonts, the two Node modules of package.json, and a Consul,
-# which takes minutes to build the first time. It is quick when everything is
-# there. What cannot be had is named, and its tests skip; with CI=true that is a
-# failure.
+# OpenSSL, curl, rpm, strace, two fonts, the Node modules of package.json, the servers Prosody,
+# ejabberd and mosquitto and Python's websockets (the tests run them on loopback,
+# with their own configuration), and a Consul, which takes minutes to build the
+# first time. It is quick when everything is there. What cannot be had is named,
+# and its tests skip; with CI=true that is a failure.
 set -u
 cd "$(dirname "$0")" || exit 1
 
@@ -27,9 +28,13 @@ quietly() {
 	return "$code"
 }
 
+PATH=$PATH:/usr/sbin:/sbin # where Debian puts servers, and not everybody looks
+export PATH
+
 has() { command -v "$1" >/dev/null 2>&1; }
 has_chromium() { has chromium || has chromium-browser || has google-chrome; }
 has_chinese_font() { has fc-list && [ -n "$(fc-list :lang=zh-cn 2>/dev/null)" ]; }
+has_websockets() { /usr/bin/python3 -c 'import websockets' 2>/dev/null; } # Debian's, whatever comes first in PATH
 
 # The Debian packages of what is not there.
 packages=
@@ -38,6 +43,12 @@ has openssl || packages="$packages openssl"
 has curl || packages="$packages curl"
 has node || packages="$packages nodejs"
 has npm || packages="$packages npm"
+has prosody || packages="$packages prosody"
+has ejabberdctl || packages="$packages ejabberd"
+has mosquitto || packages="$packages mosquitto"
+has rpm || packages="$packages rpm"
+has strace || packages="$packages strace"
+has_websockets || packages="$packages python3 python3-websockets"
 [ -e /etc/ssl/certs/ca-certificates.crt ] || [ ! -e /etc/debian_version ] || packages="$packages ca-certificates"
 if [ -n "$packages" ] && ! has_chinese_font; then
 	packages="$packages fonts-dejavu-core fonts-wqy-microhei fontconfig" # small: legible screenshots
@@ -65,6 +76,12 @@ install_packages() {
 has_chromium || lacks "chromium is missing: the browser tests skip"
 has openssl || lacks "openssl is missing: the tests of the examples skip"
 has curl || lacks "curl is missing: the tests that run it skip"
+for server in prosody ejabberdctl mosquitto; do
+	has "$server" || lacks "$server is missing: the tests with that server skip"
+done
+has rpm || lacks "rpm is missing: the test of its package skips"
+has strace || lacks "strace is missing: the test of system calls skips"
+has_websockets || lacks "Python's websockets is missing: the tests with a Python server skip"
 
 # The Node modules, unless those of this very package-lock.json are there.
 install_modules() {
@@ -78,7 +95,7 @@ if ! has node || ! has npm; then
 elif [ "$(node -p 'parseInt(process.versions.node)')" -lt 20 ]; then
 	lacks "node is $(node --version), and 20 or newer is needed: the tests with JavaScript clients skip"
 elif ! install_modules; then
-	lacks "the Node modules ws and playwright-core are missing: the tests with JavaScript clients skip"
+	lacks "the Node modules of package.json are missing: the tests with JavaScript clients skip"
 fi
 
 # Consul, of the version in internal/realconsul: built once and kept in the user's

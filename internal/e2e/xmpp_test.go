@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -10,29 +12,46 @@ import (
 
 	"github.com/gobwas/ws"
 
-	"singlegate/internal/standin"
+	"singlegate/internal/imservers"
 )
 
+// The example with the servers that its files are for, one after the other: they
+// have the same port. There is no Openfire to be had here; its file is checked.
 func testXMPP(t *testing.T, e *example) {
-	startNode(t, standin.Options{
-		ID: "xmpp1", Address: "127.0.0.1:5280", System: standin.XMPP,
-		Hosts: []string{"im.example.gov", "localhost"}, Hold: time.Hour, // only another request lets one go
-	})
+	options := imservers.XMPPOptions{Address: "127.0.0.1:5280", Host: "im.example.gov", Accounts: maps.Clone(accounts)}
+	prosody := imservers.StartProsody(t, options)
 	e.start(t)
 	d := e.door(t, "tls", "im.example.gov")
 	for _, target := range []string{"/http-bind", "/http-bind/"} {
 		boshSession(t, d, target)
 	}
 	boshPreflight(t, d)
-	xmppWebSocket(t, d)
-
-	elsewhere := d
-	elsewhere.host, elsewhere.name = "chat.example.gov", "im.example.gov"
-	answer, body := elsewhere.request(t, "POST", "/http-bind", bosh("rid='1'", ""))
-	if answer.StatusCode != 404 || !strings.Contains(body, `"xmpp1"`) {
-		t.Errorf("a host that is not served: %s %s, want the server's own 404", answer.Status, body)
-	}
+	xmppWebSocket(t, d, "/xmpp-websocket")
+	xmppClients(t, e, "/http-bind/", "/xmpp-websocket")
 	e.checkIt(t)
+
+	e.site.stop()
+	prosody.Kill()
+	if r := runCommand(t, e.dir, "check", "--config", "openfire.yaml"); r.code != 0 {
+		t.Errorf("openfire.yaml: exit code %d\n%s", r.code, r.err)
+	}
+
+	imservers.StartEjabberd(t, options)
+	writeFile(t, e.dir, "gateway.yaml", readFile(t, filepath.Join(e.dir, "ejabberd.yaml")))
+	e.start(t)
+	boshSession(t, d, "/bosh")
+	xmppWebSocket(t, d, "/ws")
+	xmppClients(t, e, "/bosh", "/ws")
+}
+
+// xmppClients lets strophe.js log in by BOSH and by WebSocket, and both speak.
+func xmppClients(t *testing.T, e *example, bosh, socket string) {
+	t.Helper()
+	p := startPuppet(t, "strophe.mjs", e.ca)
+	p.login("anna", "https://im.example.gov:13443"+bosh, 0)
+	p.login("boris", "wss://im.example.gov:13443"+socket, 0)
+	p.converse("hello", "anna", "boris")
+	p.leave("anna", "boris")
 }
 
 func bosh(attributes, stanzas string) string {
@@ -42,7 +61,7 @@ func bosh(attributes, stanzas string) string {
 var sidAttribute = regexp.MustCompile(`\bsid='([^']+)'`)
 
 // boshSession is a session as clients have it: one request is held while others,
-// on other connections, bring stanzas.
+// on other connections, let it go.
 func boshSession(t *testing.T, d door, target string) {
 	t.Helper()
 	rid := 1573741820
@@ -50,7 +69,8 @@ func boshSession(t *testing.T, d door, target string) {
 		rid++
 		return fmt.Sprintf("rid='%d' %s", rid, more)
 	}
-	_, created := postBOSH(t, d, target, bosh(attributes("to='im.example.gov' wait='60' hold='1' ver='1.6'"), ""))
+	_, created := postBOSH(t, d, target, bosh(attributes("to='im.example.gov' wait='60' hold='1' ver='1.6' "+
+		"xml:lang='en' xmpp:version='1.0' xmlns:xmpp='urn:xmpp:xbosh'"), ""))
 	found := sidAttribute.FindStringSubmatch(created)
 	if found == nil {
 		t.Fatalf("the session has no sid: %s", created)
@@ -63,22 +83,17 @@ func boshSession(t *testing.T, d door, target string) {
 		_, body, err := d.tryRequest("POST", target, poll)
 		held <- fmt.Sprint(body, err)
 	}()
-	stanza := "<message xmlns='jabber:client'><body>你好 &amp; hello</body></message>"
-	for let := false; !let; { // a stanza that overtakes the held request lets it wait for the next one
-		if _, body := postBOSH(t, d, target, bosh(attributes(sid), stanza)); !strings.Contains(body, stanza) || !strings.Contains(body, sid) {
-			t.Fatalf("the stanza was answered with %s", body)
-		}
-		select {
-		case body := <-held:
-			let = true
-			if !strings.Contains(body, sid) || strings.Contains(body, "message") || !strings.HasSuffix(body, "<nil>") {
-				t.Errorf("the held request was answered with %s", body)
-			}
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-	if _, body := postBOSH(t, d, target, bosh(attributes(sid+" type='terminate'"), "")); !strings.Contains(body, "terminate") {
+	// With one request held, the server answers the older one as the next comes.
+	if _, body := postBOSH(t, d, target, bosh(attributes(sid+" type='terminate'"), "")); !strings.Contains(body, "<body ") {
 		t.Errorf("the end was answered with %s", body)
+	}
+	select {
+	case body := <-held:
+		if !strings.Contains(body, "<body ") || !strings.HasSuffix(body, "<nil>") {
+			t.Errorf("the held request was answered with %s", body)
+		}
+	case <-time.After(patience):
+		t.Fatal("the held request is held on")
 	}
 	if _, body := postBOSH(t, d, target, bosh(attributes(sid), "")); !strings.Contains(body, "item-not-found") {
 		t.Errorf("a session that is over was answered with %s", body)
@@ -94,8 +109,8 @@ func postBOSH(t *testing.T, d door, target, body string) (*http.Response, string
 	if answer.StatusCode != 200 || answer.ContentLength != int64(len(text)) || h.Get("Content-Type") != "text/xml; charset=utf-8" {
 		t.Errorf("%s, length %d of %d, %q", answer.Status, answer.ContentLength, len(text), h.Get("Content-Type"))
 	}
-	if origins := h.Values("Access-Control-Allow-Origin"); len(origins) != 1 || origins[0] != "*" {
-		t.Errorf("Access-Control-Allow-Origin is %q, want * once", origins)
+	if origins := h.Values("Access-Control-Allow-Origin"); len(origins) != 1 || origins[0] != "*" && origins[0] != "https://web.example.gov" {
+		t.Errorf("Access-Control-Allow-Origin is %q, want the server's, once", origins)
 	}
 	return answer, text
 }
@@ -103,33 +118,26 @@ func postBOSH(t *testing.T, d door, target, body string) (*http.Response, string
 func boshPreflight(t *testing.T, d door) {
 	t.Helper()
 	answer, _ := d.request(t, "OPTIONS", "/http-bind", "", "Origin", "https://web.example.gov", "Access-Control-Request-Method", "POST")
-	if methods := answer.Header.Values("Access-Control-Allow-Methods"); answer.StatusCode != 204 || len(methods) != 1 {
+	if methods := answer.Header.Values("Access-Control-Allow-Methods"); answer.StatusCode/100 != 2 || len(methods) != 1 {
 		t.Errorf("OPTIONS: %s, Access-Control-Allow-Methods %q", answer.Status, methods)
 	}
 }
 
 // xmppWebSocket is a session of RFC 7395.
-func xmppWebSocket(t *testing.T, d door) {
+func xmppWebSocket(t *testing.T, d door, target string) {
 	t.Helper()
 	const framing = "xmlns='urn:ietf:params:xml:ns:xmpp-framing'"
-	s := d.open(t, "/xmpp-websocket", "Sec-WebSocket-Protocol", "xmpp", "Origin", "https://web.example.gov")
+	s := d.open(t, target, "Sec-WebSocket-Protocol", "xmpp", "Origin", "https://web.example.gov")
 	if got := s.answer.Header.Get("Sec-WebSocket-Protocol"); got != "xmpp" {
 		t.Errorf("subprotocol %q, want xmpp", got)
 	}
-	open := s.ask(t, ws.OpText, "<open "+framing+" to='im.example.gov' version='1.0'/>")
-	contains(t, "the answer to <open/>", open, framing, "from='im.example.gov")
-	stanza := "<iq xmlns='jabber:client' type='get' id='1'><ping xmlns='urn:xmpp:ping'/></iq>"
-	if got := s.ask(t, ws.OpText, stanza); got != stanza {
-		t.Errorf("the stanza was answered with %s", got)
-	}
-	if got := s.ask(t, ws.OpText, "<close "+framing+"/>"); !strings.Contains(got, "<close ") {
-		t.Errorf("<close/> was answered with %s", got)
+	open := strings.ReplaceAll(s.ask(t, ws.OpText, "<open "+framing+" to='im.example.gov' version='1.0'/>"), `"`, "'")
+	contains(t, "the answer to <open/>", open, "<open ", framing, "from='im.example.gov")
+	if features := s.ask(t, ws.OpText, "<close "+framing+"/>"); !strings.Contains(features, "features") {
+		t.Errorf("<open/> was followed by %s", features)
 	}
 	codes, _, err := s.end()
 	if err != nil || len(codes) != 1 || codes[0] != ws.StatusNormalClosure {
 		t.Errorf("ended with %v, %v, want 1000", codes, err)
-	}
-	if body := d.refused(t, 400, "/xmpp-websocket"); !strings.Contains(body, "xmpp") { // without the subprotocol
-		t.Errorf("the server's refusal is %q", body)
 	}
 }

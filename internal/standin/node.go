@@ -1,8 +1,8 @@
 // Package standin provides stand-in IM nodes: small servers in this process, on
-// a loopback port each, that speak just enough of a chat server, WildfireChat,
-// Pomelo, an XMPP server or a Django chat to demonstrate and to test a gateway
-// in front of them. They keep no users and no history, and are not meant for
-// clients one does not trust.
+// a loopback port each, that speak just enough of a chat server, WildfireChat or
+// Pomelo to demonstrate and to test a gateway in front of them; systems whose real
+// servers can be had are tested with those. They keep no users and no history, and
+// are not meant for clients one does not trust.
 //
 // The package imports the standard library and github.com/gobwas/ws, and
 // nothing of this module.
@@ -25,8 +25,6 @@ const (
 	Chat         System = "chat"         // WebSocket echo on every path; the demo's system
 	WildfireChat System = "wildfirechat" // HTTP dispatch and MQTT over WebSocket
 	Pomelo       System = "pomelo"       // binary packages over WebSocket, gate and connector
-	XMPP         System = "xmpp"         // BOSH (XEP-0124, XEP-0206) and WebSocket (RFC 7395)
-	Django       System = "django"       // WebSocket at /<session>/<user> or /?token=…
 )
 
 // Options say what Start starts. Only ID and System are required.
@@ -42,14 +40,6 @@ type Options struct {
 	// Connector is the host:port that a Pomelo gate names to its clients. "":
 	// the node's own.
 	Connector string
-
-	// Hosts are the virtual hosts an XMPP node answers for, without a port;
-	// requests for others get 404. None: any.
-	Hosts []string
-
-	// Hold is how long an XMPP node keeps a BOSH request that it has nothing
-	// to answer to. 0: one second.
-	Hold time.Duration
 }
 
 // Node is one running stand-in. Its methods may be called concurrently.
@@ -99,13 +89,8 @@ func (n *Node) handler() (http.Handler, error) {
 		return wildfirechat{n}, nil
 	case Pomelo:
 		return pomelo{n}, nil
-	case XMPP:
-		return newXMPP(n), nil
-	case Django:
-		return newDjango(n)
 	}
-	return nil, fmt.Errorf("standin: system %q is unknown: expected %s, %s, %s, %s or %s",
-		n.options.System, Chat, WildfireChat, Pomelo, XMPP, Django)
+	return nil, fmt.Errorf("standin: system %q is unknown: expected %s, %s or %s", n.options.System, Chat, WildfireChat, Pomelo)
 }
 
 // ID returns the node's id.
