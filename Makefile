@@ -4,9 +4,9 @@ GO      ?= go
 TOOL     = $(GO) tool -modfile=internal/tools/go.mod
 FUZZTIME ?= 20s
 SOAKTIME ?= 5m
-TARGETS  = linux/amd64 linux/arm64 linux/loong64 darwin/arm64 windows/amd64
+TARGETS  = linux/amd64 linux/arm64 linux/loong64 linux/riscv64 darwin/arm64 windows/amd64
 
-.PHONY: help build run test check vuln fuzz tlscheck soak bench cross setup clean
+.PHONY: help build run test check vuln fuzz tlscheck soak bench cross dist setup clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -44,7 +44,7 @@ fuzz: ## every fuzz target for FUZZTIME
 	done
 
 tlscheck: ## every check of testssl.sh
-	$(GO) test -count=1 -run '^TestTestssl$$' -testssl -timeout 15m -v ./internal/e2e
+	$(GO) test ./internal/e2e -count=1 -timeout 15m -v -run '^TestTestssl$$' -testssl
 
 soak: ## live tunnels, churn, slow readers and faults for SOAKTIME; nothing may grow
 	$(GO) test -run '^TestSoak$$' -soak $(SOAKTIME) -timeout 2h -v ./gateway
@@ -59,5 +59,8 @@ cross: ## builds for the other systems
 	  CGO_ENABLED=0 GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) build -o /dev/null . || exit 1; \
 	done
 
+dist: ## reproducible binaries and packages for Linux, in dist/
+	GO="$(GO)" sh packaging/dist.sh
+
 clean:
-	rm -f singlegate
+	rm -rf singlegate dist

@@ -71,6 +71,7 @@ var scenarios = []scenario{
 	{"connects", connects, connectsTakes},
 	{"slope", slope, slopeTakes},
 	{"storm", storm, stormTakes},
+	{"attacks", attacks, attacksTakes},
 	{"churn", churn, churnTakes},
 	{"syscalls", syscalls, syscallsTakes},
 	{"bosh", bosh, boshTakes},

@@ -19,7 +19,7 @@ import (
 // operation names are looked at.
 type Order struct {
 	ID       int
-	Op       string        // open, each, closed, paced, connects, close, stop; sessions, hold, polls, polled, drop
+	Op       string        // open, each, closed, paced, connects, flood, close, stop; sessions, hold, polls, polled, drop
 	Pool     string        // a name for tunnels that stay open
 	Target   Target        // open, connects
 	N        int           // open, sessions: how many
@@ -125,6 +125,8 @@ func (l *loader) do(ctx context.Context, o Order) Answer {
 		a = l.paced(o)
 	case "connects":
 		a = l.connects(ctx, o)
+	case "flood":
+		a = l.flood(ctx, o)
 	case "close":
 		a = l.close(o)
 	case "sessions":

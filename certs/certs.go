@@ -61,6 +61,7 @@ type Log func(level, message string, pairs ...any)
 // Its methods may be called at any time from any goroutine, Run only once.
 type Store struct {
 	current   atomic.Pointer[set]
+	managed   atomic.Pointer[Managed] // nil: there are none
 	listeners *tls.Config
 	pace      pace
 	news      chan struct{} // for the watcher: another set was adopted
@@ -83,7 +84,7 @@ func Load(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{pace: usualPace(), news: make(chan struct{}, 1), due: make(chan struct{}, 1)}
-	s.current.Store(first)
+	s.serve(first)
 	s.listeners = s.listenerConfig()
 	return s, nil
 }
@@ -129,10 +130,16 @@ func (s *Store) Adopt(other *Store) {
 			e.inherit(old)
 		}
 	}
-	s.current.Store(newSet(next.cfg, next.pool, entries))
+	s.serve(newSet(next.cfg, next.pool, entries))
 	s.setRefused(nil)
 	wake(s.news)
 	wake(s.due)
+}
+
+// serve has a set answer from now on.
+func (s *Store) serve(next *set) {
+	next.managing = s.managing
+	s.current.Store(next)
 }
 
 func (s *Store) getRefused() map[string]refusal {
@@ -170,15 +177,17 @@ type Info struct {
 	ChainComplete bool      `json:"chain_complete"`        // false: the leaf's issuer is not there
 	Key           string    `json:"key"`                   // "ECDSA P-256", "RSA 2048", "Ed25519"
 	NotAfter      time.Time `json:"not_after"`             // of the leaf
-	Source        string    `json:"source"`                // its file
+	Source        string    `json:"source"`                // its file, or "acme" and the server's name
 	Alias         string    `json:"alias,omitempty"`       // the keystore's entry
 	Default       bool      `json:"default"`               // it answers when no certificate covers the name asked for
 	Served        uint64    `json:"served"`                // full handshakes that it was chosen for; resumed ones send none
 	OCSP          OCSP      `json:"ocsp"`
 	Refused       string    `json:"replacement_refused,omitempty"` // why what is on disk now is not served
+	Fault         string    `json:"fault,omitempty"`               // why one by ACME could not be got or renewed; without NotAfter there is none yet
 }
 
-// Infos describes the certificates served now, in the order of the config.
+// Infos describes the certificates served now, in the order of the config, then
+// those that are got elsewhere.
 func (s *Store) Infos() []Info {
 	set, refused := s.current.Load(), s.getRefused()
 	infos := make([]Info, len(set.entries))
@@ -187,7 +196,7 @@ func (s *Store) Infos() []Info {
 		infos[i].Default = i == 0
 		infos[i].Refused = refused[e.source.id()].reason
 	}
-	return infos
+	return append(infos, s.managedInfos(set)...)
 }
 
 // Faults tells what of the disk is not served and belongs to no certificate
@@ -210,8 +219,12 @@ func (s *Store) Faults() []string {
 // clock, so asking again later may bring more.
 func (s *Store) Warnings() []string {
 	var texts []string
-	for _, w := range s.current.Load().warnings(time.Now()) {
+	for _, w := range s.warnings(time.Now()) {
 		texts = append(texts, w.text)
 	}
 	return texts
+}
+
+func (s *Store) warnings(now time.Time) []warning {
+	return append(s.current.Load().warnings(now), s.managedWarnings(now)...)
 }

@@ -114,11 +114,19 @@ func TestChoiceByKind(t *testing.T) {
 func TestChoiceDoesNotAllocate(t *testing.T) {
 	dir := t.TempDir()
 	s := load(t, pair(t, dir, "default.pem", "im.example.gov"), pair(t, dir, "wild.pem", "*.example.gov"))
-	for _, name := range []string{"im.example.gov", "other.example.gov", "elsewhere.test"} {
-		hello := &tls.ClientHelloInfo{ServerName: name}
-		choose := s.current.Load()
-		if n := testing.AllocsPerRun(100, func() { choose.candidates(hello) }); n != 0 {
-			t.Errorf("%s: %v allocations", name, n)
+	for _, managed := range []Managed{nil, &fakeManaged{names: []string{"acme.test"}}} {
+		s.Manage(managed)
+		for _, name := range []string{"im.example.gov", "other.example.gov", "elsewhere.test"} {
+			hello := &tls.ClientHelloInfo{ServerName: name, SupportedProtos: []string{"http/1.1"}}
+			if n := testing.AllocsPerRun(100, func() {
+				s.listeners.GetConfigForClient(hello)
+				choose := s.current.Load()
+				choose.named(hello)
+				choose.managedCertificate(hello)
+				choose.unnamed(hello)
+			}); n != 0 {
+				t.Errorf("%s: %v allocations", name, n)
+			}
 		}
 	}
 }

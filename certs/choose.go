@@ -22,6 +22,7 @@ type set struct {
 	wildcards map[string][]*entry // by the name without its "*." label
 	fallback  []*entry            // the first certificate, and others of just the same names
 	policy    *tls.Config
+	managing  func() Managed // what is got elsewhere; set by who serves the set
 }
 
 // An entry is one certificate with what it was made from.
@@ -166,17 +167,25 @@ var errNoCertificate = errors.New("certs: no certificate is configured")
 //  1. those whose names hold the name asked for, or, when the client sends no
 //     name, the address it connected to;
 //  2. those with a wildcard for it, which stands for just one label;
-//  3. the first of the config, and others that have the same names; with
+//  3. the one of Managed whose name it is;
+//  4. the first of the config, and others that have the same names; with
 //     RefuseUnknown only for clients that send no name.
 //
 // Among several the first wins whose kind of key the client can verify; when
 // there is none, the first, so that the handshake fails with a proper alert.
 // Neither a certificate nor an error has crypto/tls answer unrecognized_name.
 func (s *set) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if len(s.entries) == 0 {
-		return nil, errNoCertificate
+	candidates := s.named(hello)
+	if candidates == nil {
+		if c, ok, err := s.managedCertificate(hello); ok {
+			return c, err
+		}
+		if len(s.entries) == 0 {
+			return nil, errNoCertificate
+		}
+		candidates = s.unnamed(hello)
 	}
-	e := s.entry(hello)
+	e := oneOf(candidates, hello)
 	if e == nil {
 		return nil, nil
 	}
@@ -184,8 +193,8 @@ func (s *set) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) 
 	return e.shown.Load(), nil
 }
 
-func (s *set) entry(hello *tls.ClientHelloInfo) *entry {
-	candidates := s.candidates(hello)
+// oneOf chooses by the client's abilities.
+func oneOf(candidates []*entry, hello *tls.ClientHelloInfo) *entry {
 	switch len(candidates) {
 	case 0:
 		return nil
@@ -204,19 +213,21 @@ func (s *set) entry(hello *tls.ClientHelloInfo) *entry {
 	return candidates[0]
 }
 
-func (s *set) candidates(hello *tls.ClientHelloInfo) []*entry {
-	asked := canonicalName(hello.ServerName)
-	name := asked
+// named are the certificates for the name asked for.
+func (s *set) named(hello *tls.ClientHelloInfo) []*entry {
+	name := canonicalName(hello.ServerName)
 	if name == "" {
 		name = localIP(hello)
 	}
 	if found := s.exact[name]; found != nil {
 		return found
 	}
-	if found := s.wildcards[parentOf(name)]; found != nil {
-		return found
-	}
-	if asked != "" && s.cfg.RefuseUnknown {
+	return s.wildcards[parentOf(name)]
+}
+
+// unnamed are those for other names.
+func (s *set) unnamed(hello *tls.ClientHelloInfo) []*entry {
+	if canonicalName(hello.ServerName) != "" && s.cfg.RefuseUnknown {
 		return nil
 	}
 	return s.fallback

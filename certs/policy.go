@@ -77,7 +77,12 @@ func (s *Store) listenerConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		NextProtos: alpn(),
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if isChallenge(hello) {
+				if m := s.managing(); m != nil {
+					return challenge(m, hello)
+				}
+			}
 			return s.current.Load().policy, nil
 		},
 		// Never reached by a handshake; for servers that look whether a

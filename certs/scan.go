@@ -196,7 +196,7 @@ func (c *scan) finish() {
 	if slices.Equal(c.entries, c.was.entries) {
 		return
 	}
-	c.store.current.Store(newSet(c.was.cfg, c.pool, c.entries))
+	c.store.serve(newSet(c.was.cfg, c.pool, c.entries))
 	wake(c.store.due)
 	for _, e := range c.entries {
 		old, isReplaced := c.replaced[e]

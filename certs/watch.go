@@ -203,7 +203,7 @@ func (w *watched) concerns(event fsnotify.Event) bool {
 // that still hold.
 func (s *Store) remind(said map[string]bool, log Log) map[string]bool {
 	now := map[string]bool{}
-	for _, w := range s.current.Load().warnings(time.Now()) {
+	for _, w := range s.warnings(time.Now()) {
 		now[w.key] = true
 		if !said[w.key] {
 			log("warn", w.text)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"github.com/valyala/fasthttp"
 
 	"singlegate/gateway/relay"
 )
@@ -16,6 +17,7 @@ type record struct {
 	origin  origin // its route, for metrics
 	start   time.Time
 	client  netip.Addr
+	peer    netip.AddrPort // the other end of the connection: the client, or a trusted proxy
 	id      string
 	list    string // the listener's name
 	method  string
@@ -23,13 +25,16 @@ type record struct {
 	target  string // redacted
 	route   string
 	service string
+
+	user, certificate string // who asks, see subjects; for the audit log only
 }
 
 func (r *request) record() record {
 	rec := record{
-		server: r.server, start: r.start, client: r.client, id: r.id,
+		server: r.server, start: r.start, client: r.client, peer: r.conn.peer, id: r.id,
 		list: r.listener.Name, method: r.method, host: r.host,
 	}
+	rec.user, rec.certificate = r.subjects()
 	if r.path != "" {
 		rec.target = r.state.redact.target(r.loggedPath(), r.query)
 	}
@@ -64,16 +69,25 @@ func (rec *record) finish(e *zerolog.Event) {
 func (r *request) logAnswer(status int) {
 	rec := r.record()
 	rec.count(status)
+	rec.auditAnswer(status)
 	rec.finish(rec.line("request").Int("status", status))
 }
 
 // logRefusal is the line of a request that the gateway refused or could not serve.
 func (r *request) logRefusal(p *problem) {
+	if p.status == fasthttp.StatusUnauthorized {
+		r.server.guard.strike(r.listener, r.client)
+	}
 	rec := r.record()
 	rec.countRefusal(p)
-	e := rec.line("request").Int("status", p.status).Str("error", p.code)
+	node := ""
 	if r.match.node != nil {
-		e.Str("node", r.match.node.ID)
+		node = r.match.node.ID
+	}
+	rec.auditRefusal(p, node)
+	e := rec.line("request").Int("status", p.status).Str("error", p.code)
+	if node != "" {
+		e.Str("node", node)
 	}
 	if p.cause != nil {
 		e.Str("cause", p.cause.Error())
@@ -88,6 +102,7 @@ func (r *request) logExchange(x *exchange) {
 		rec.service = x.lease.Node.Service // several may serve a route of tags
 	}
 	rec.count(x.status)
+	rec.auditExchange(x)
 	e := rec.line("request").Int("status", x.status).Int64("bytes_out", x.sent)
 	if x.lease != nil {
 		e.Str("node", x.lease.Node.ID)
@@ -102,8 +117,9 @@ func (r *request) logExchange(x *exchange) {
 }
 
 // logTunnel is the line of a tunnel that has ended.
-func (rec *record) logTunnel(node string, report relay.Report) {
+func (rec *record) logTunnel(kind relay.Kind, node string, report relay.Report) {
 	rec.countTunnel(node, report)
+	rec.auditEnded(kind, node, report)
 	e := rec.line("tunnel").Str("node", node).
 		Str("ended_by", string(report.EndedBy)).
 		Int64("bytes_in", report.FromClient.Bytes).Int64("messages_in", report.FromClient.Messages).
@@ -145,5 +161,6 @@ func addFrames(e *zerolog.Event, report relay.Report) {
 func (rec *record) logLostTakeover(node string) {
 	rec.count(clientLeft().status)
 	rec.countTunnel(node, relay.Report{EndedBy: relay.EndClient})
+	rec.auditLost(node)
 	rec.finish(rec.line("tunnel").Str("node", node).Str("ended_by", "client").Str("cause", "the client left during the handshake"))
 }

@@ -38,9 +38,12 @@ func (p *problem) writeBOSH(ctx *fasthttp.RequestCtx) {
 // refuseBOSH makes a refusal on a BOSH route one that a page of another origin can
 // read: without CORS headers it would see no status at all, and with a preflight
 // that fails not even send the request that would tell it more. Nothing in it is
-// secret. It returns what the client gets.
+// secret. A policy of the route comes first. It returns what the client gets.
 func (r *request) refuseBOSH(p *problem) *problem {
 	r.server.metrics.bosh.refused(r.match.route.Service, p)
+	if r.answerCORS() != nil {
+		return p // refuse sees to it
+	}
 	resp := &r.ctx.Response
 	h := &resp.Header
 	origin := headerOf(r.ctx, "Origin")

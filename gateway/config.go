@@ -41,7 +41,12 @@ type Listener struct {
 	Name    string // unique; the address when the file gives none
 	Address string // host:port; an empty host is every address, IPv4 and IPv6
 	TLS     bool
-	Public  Public // overrides Config.Public, field by field
+	HSTS    time.Duration // how long browsers are to come by TLS only, of a TLS listener for routes; 0: nothing is said
+	Public  Public        // overrides Config.Public, field by field
+
+	Allow   []netip.Prefix // peers, or clients that a PROXY header names, that may connect; none: every one
+	Deny    []netip.Prefix // those that may not, also where Allow lets them in
+	ProxyIn ProxyIn        // whether connections begin with a PROXY header
 
 	Policy  *TLSPolicy          // with TLS: its own; nil: that of all listeners
 	Clients *ClientCertificates // with TLS: how clients are asked for certificates; nil: they are not
@@ -68,6 +73,7 @@ type NodePort struct {
 	Policy  *TLSPolicy          // as in Listener
 	Clients *ClientCertificates // likewise
 
+	ProxyIn       ProxyIn       // as in Listener
 	ProxyProtocol ProxyProtocol // kind tcp
 	Origins       []string      // kind http, as in Route
 	Refuse        Refuse        // kind http, as in Route
@@ -168,7 +174,7 @@ type Route struct {
 
 	Static   string // folder whose files are served
 	Fallback string // file within it that answers for paths that do not exist; "": 404
-	Page     string // "check": the connection check page
+	Page     string // "check": the connection check page; or PageHostMeta
 	Redirect string // "https" (same host and path), or an absolute URL
 
 	Timeouts Timeouts
@@ -257,6 +263,8 @@ type Limits struct {
 	Descriptors      int           // open files the process may use; 0: what the system allows
 	Tunnels          int           // how many there may be; more: 503; 0: as many as the descriptors allow
 	Handshakes       int           // TLS handshakes that may wait for a processor; more: closed at once
+
+	PerAddress AddressLimits
 }
 
 // DefaultLimits are the limits of a file that sets none.

@@ -8,10 +8,10 @@ import (
 )
 
 // Warnings tells what in a config works but is easily misunderstood: routes
-// that take a path away from the nodes of a pinned route, and rules for frames
-// that end tunnels of clients which do nothing wrong.
+// that take a path away from the nodes of a pinned route, rules for frames that
+// end tunnels of clients which do nothing wrong, and a host-meta without a link.
 func Warnings(cfg Config) []string {
-	warnings := hiddenNodes(&cfg)
+	warnings := slices.Concat(hiddenNodes(&cfg), hostMetaWarnings(&cfg), cfg.limitWarnings())
 	for _, r := range cfg.Routes {
 		warnings = append(warnings, r.Frames.warnings(r.At)...)
 	}

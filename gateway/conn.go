@@ -22,17 +22,24 @@ type clientConn struct {
 	net.Conn // the TLS connection, or the TCP connection itself
 	socket   net.Conn
 	listener *listener
-	peer     netip.AddrPort
-	secure   bool // TLS
-	crowded  bool // accepted from the descriptor reserve: to be refused
+	peer     netip.AddrPort // or the client that a PROXY header names
+	local    netip.AddrPort // where that client connected to; invalid: to the socket
+	unknown  bool           // a PROXY header comes first
+	deadline time.Time      // fasthttp's for reading
+	secure   bool           // TLS
+	crowded  bool           // accepted from the descriptor reserve: to be refused
+
+	subject string // of the client's certificate, once it was verified; "": there is none
 
 	stall    atomic.Int64 // nanoseconds for each read of a body; 0: fasthttp's deadline holds
 	cut      atomic.Bool  // reads fail at once, for good
 	ended    atomic.Bool  // a read has failed: the client has ended its sending, or is given up
+	spent    atomic.Bool  // reads are at their end, also where crypto/tls holds more
 	replay   atomic.Bool  // reads yield nothing: only what is buffered above is wanted
 	linger   atomic.Bool  // on Close: let the client read the answer first
 	detached atomic.Bool
 	closed   atomic.Bool
+	seat     atomic.Pointer[seat] // among the connections of its address
 
 	mu      sync.Mutex
 	pending io.Closer // what was opened for this connection and not taken over yet
@@ -45,6 +52,15 @@ var errReplayed = errors.New("gateway: nothing more is buffered")
 func (c *clientConn) Read(p []byte) (int, error) {
 	if c.replay.Load() {
 		return 0, errReplayed
+	}
+	if c.spent.Load() {
+		c.ended.Store(true)
+		return 0, io.EOF
+	}
+	if err := c.introduce(); err != nil {
+		c.ended.Store(true)
+		c.cutReads()
+		return 0, io.EOF // so that nothing is answered
 	}
 	if d := c.stall.Load(); d > 0 {
 		c.Conn.SetReadDeadline(time.Now().Add(time.Duration(d)))
@@ -77,6 +93,7 @@ func (c *clientConn) Write(p []byte) (int, error) {
 // time of transferring.
 func (c *clientConn) SetReadDeadline(t time.Time) error {
 	c.stall.Store(0)
+	c.deadline = t
 	return c.Conn.SetReadDeadline(t)
 }
 
@@ -162,6 +179,7 @@ func (c *clientConn) Close() error {
 		c.lingerOn()
 	}
 	defer c.listener.forget(c)
+	defer func() { c.seat.Swap(nil).leave() }()
 	return c.Conn.Close()
 }
 
@@ -201,10 +219,15 @@ type secureConn struct {
 // Handshake makes the TLS handshake within the limit, as one of as many at a
 // time as there are processors.
 func (c *secureConn) Handshake() error {
+	if err := c.introduce(); err != nil {
+		c.cutReads()
+		return err
+	}
 	err := c.listener.handshake(c)
 	if err != nil {
 		// fasthttp goes on to read after a failed handshake, which would begin
 		// another one, outside the gate and its limits.
+		c.spent.Store(errors.Is(err, errChallengeDone))
 		c.cutReads()
 		c.listener.handshakeFailed(c, err)
 	}

@@ -64,7 +64,7 @@ func (r *request) begin() *exchange {
 	x.timer = time.AfterFunc(t.Read, func() { x.cancel(errNodeSilent) })
 	r.conn.transferring(t.Stall)
 	if r.hasBody() {
-		x.body = &requestBody{x: x, src: r.ctx.RequestBodyStream(), length: int64(r.ctx.Request.Header.ContentLength())}
+		x.body = &requestBody{x: x, src: r.ctx.RequestBodyStream(), length: int64(r.ctx.Request.Header.ContentLength()), limit: bodyLimit(r.match.route.MaxBody)}
 	} else {
 		x.watchClient()
 	}
@@ -114,7 +114,7 @@ func (x *exchange) reply(answer *http.Response) {
 	x.answered.Store(true)
 	x.notWaiting()
 	ctx := x.r.ctx
-	copyHead(&ctx.Response, answer)
+	x.copyHead(&ctx.Response)
 	if x.body != nil && !x.body.complete.Load() {
 		// The client may still be sending. The rest of its body must never be
 		// taken for the next request.
@@ -143,12 +143,12 @@ func bodyAllowed(status int) bool {
 	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
 }
 
-func copyHead(resp *fasthttp.Response, answer *http.Response) {
-	resp.SetStatusCode(answer.StatusCode)
-	if _, reason, ok := strings.Cut(answer.Status, " "); ok {
+func (x *exchange) copyHead(resp *fasthttp.Response) {
+	resp.SetStatusCode(x.answer.StatusCode)
+	if _, reason, ok := strings.Cut(x.answer.Status, " "); ok {
 		resp.Header.SetStatusMessage([]byte(printable(reason)))
 	}
-	for _, f := range answerFields(answer.Header) {
+	for _, f := range x.r.policed(answerFields(x.answer.Header)) {
 		resp.Header.Add(f.name, f.value)
 	}
 }
@@ -175,7 +175,7 @@ func (x *exchange) replyUntilClose() {
 func (x *exchange) headUntilClose() []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "HTTP/1.1 %s\r\n", printable(x.answer.Status))
-	for _, f := range answerFields(x.answer.Header) {
+	for _, f := range x.r.policed(answerFields(x.answer.Header)) {
 		b.WriteString(f.name + ": " + f.value + "\r\n")
 	}
 	b.WriteString("Connection: close\r\n\r\n")
@@ -245,6 +245,7 @@ func (x *exchange) causeOf(err error) error {
 type requestBody struct {
 	x        *exchange
 	length   int64       // -1: chunked
+	limit    bodyLimit   // bytes it may have; 0: any number
 	complete atomic.Bool // read to its end
 	received atomic.Int64
 
@@ -270,33 +271,38 @@ func (b *requestBody) Read(p []byte) (n int, err error) {
 	if b.complete.Load() {
 		return 0, io.EOF
 	}
+	p = b.within(p)
 	if len(b.prefix) > 0 {
 		n = copy(p, b.prefix)
 		b.prefix = b.prefix[n:]
-		return n, b.judge(n, nil)
+		return b.judge(n, nil)
 	}
 	if b.x.answered.Load() {
 		n, err = b.src.Read(p) // the node has begun to answer: its silence is counted there
-		return n, b.judge(n, err)
+		return b.judge(n, err)
 	}
 	b.x.notWaiting()
 	n, err = b.src.Read(p)
 	b.x.waiting()
-	return n, b.judge(n, err)
+	return b.judge(n, err)
 }
 
-func (b *requestBody) judge(n int, err error) error {
+// judge tells what a read means for the exchange, and what of it the node gets.
+func (b *requestBody) judge(n int, err error) (int, error) {
 	got := b.received.Add(int64(n))
 	switch {
+	case b.exceeds(got):
+		b.x.cancel(b.limit)
+		return 0, b.limit
 	case b.length >= 0 && got == b.length, err == io.EOF && b.length < 0 && !b.x.r.conn.ended.Load():
 		b.complete.Store(true)
 		b.x.watchClient()
-		return err
+		return n, err
 	case err != nil:
 		b.x.cancel(errClientBody)
-		return fmt.Errorf("%w: %w", errClientBody, err)
+		return n, fmt.Errorf("%w: %w", errClientBody, err)
 	}
-	return nil
+	return n, nil
 }
 
 // again is the same body for another try: net/http sends a request again when a

@@ -18,6 +18,7 @@ type gatedConn struct {
 	ctx    context.Context // of the handshake
 	inside bool            // it holds a place; of the handshake's goroutine alone
 	begun  bool            // something was sent: work was done for this client
+	kept   bool            // it got no place in time: its failure is not the client's
 	open   atomic.Bool     // the handshake is over
 	last   atomic.Bool     // the connection is being closed
 }
@@ -44,6 +45,7 @@ var errHandshakePanic = errors.New("panic in a TLS handshake")
 func (c *gatedConn) enter() error {
 	err := c.gate.enter(c.ctx, c.begun)
 	c.inside = err == nil
+	c.kept = err != nil
 	return err
 }
 

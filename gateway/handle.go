@@ -14,17 +14,27 @@ import (
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	defer s.lastResort(ctx)
 	r := s.newRequest(ctx)
+	defer r.keepToTLS()
 	defer r.recoverPanic()
+	if p := r.serve(); p != nil {
+		r.refuse(p)
+	}
+}
+
+// serve answers, or says why it cannot. Preflights are answered for whatever
+// becomes of the request itself: else its page would not see the refusal.
+func (r *request) serve() *problem {
 	p := r.resolve()
-	if p == nil {
+	if r.isPreflight() {
+		return r.answerPreflight()
+	}
+	if p == nil && !r.answered {
 		p = r.admit()
 	}
 	if p == nil {
 		p = r.dispatch()
 	}
-	if p != nil {
-		r.refuse(p)
-	}
+	return p
 }
 
 // handleExpect decides about "Expect: 100-continue" before the body is asked
@@ -33,8 +43,9 @@ func (s *Server) handleExpect(ctx *fasthttp.RequestCtx) (status int) {
 	status = fasthttp.StatusInternalServerError // after a panic
 	defer s.lastResort(ctx)
 	r := s.newRequest(ctx)
+	defer r.keepToTLS()
 	p := r.resolve()
-	if p == nil {
+	if p == nil && !r.answered {
 		p = r.admit()
 	}
 	if p == nil && r.websocket {
@@ -54,6 +65,7 @@ func (s *Server) lastResort(ctx *fasthttp.RequestCtx) {
 		s.logPanic("", v)
 		ctx.Response.Reset()
 		ctx.Response.SetStatusCode(fasthttp.StatusInternalServerError)
+		protect(&ctx.Response.Header, nothingPolicy)
 		ctx.Response.SetConnectionClose()
 	}
 }
@@ -62,6 +74,7 @@ func (s *Server) lastResort(ctx *fasthttp.RequestCtx) {
 func (s *Server) handleHeadError(ctx *fasthttp.RequestCtx, err error) {
 	defer s.lastResort(ctx)
 	r := s.newRequest(ctx)
+	defer r.keepToTLS()
 	r.conn.linger.Store(true)
 	var small *fasthttp.ErrSmallBuffer
 	var timeout net.Error
@@ -103,6 +116,9 @@ func (r *request) resolve() *problem {
 	}
 	if r.listener.implied != nil && r.listener.implied.tcp {
 		return portChanged() // a reload, since the connection was accepted
+	}
+	if r.isChallenge() {
+		return nil
 	}
 	if r.cameBack() {
 		return r.loop()
@@ -159,11 +175,16 @@ func (m *match) nodeProblem() *problem {
 
 // dispatch does what the route says.
 func (r *request) dispatch() *problem {
+	if r.answered {
+		return r.serveChallenge()
+	}
 	switch route := r.match.route; {
 	case route.Redirect != "":
 		return r.serveRedirect()
 	case route.static != nil:
 		return r.serveStatic()
+	case route.Page == PageHostMeta:
+		return r.serveHostMeta()
 	case route.Page != "":
 		return r.servePage()
 	case r.websocket:
@@ -183,6 +204,7 @@ func (r *request) refuse(p *problem) {
 	if r.match.route != nil && r.match.route.Kind == KindBOSH {
 		p = r.refuseBOSH(p)
 	}
+	r.policeOwn()
 	if p.endConn || r.websocket || r.hasBody() {
 		// What follows on this connection must never be taken for a request.
 		r.ctx.Response.SetConnectionClose()
@@ -203,6 +225,8 @@ func (r *request) serveStatic() *problem {
 		return methodRefused(r.method)
 	case fasthttp.StatusRequestedRangeNotSatisfiable:
 		return rangeRefused()
+	case fasthttp.StatusMovedPermanently, fasthttp.StatusServiceUnavailable:
+		protect(&r.ctx.Response.Header, nothingPolicy)
 	}
 	r.finishOwn()
 	return nil
@@ -210,6 +234,7 @@ func (r *request) serveStatic() *problem {
 
 // finishOwn ends an answer that the gateway made without a node.
 func (r *request) finishOwn() {
+	r.policeOwn()
 	if r.hasBody() || r.websocket {
 		r.ctx.Response.SetConnectionClose()
 		r.conn.linger.Store(true)

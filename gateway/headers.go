@@ -27,6 +27,11 @@ func (r *request) passedFields() []field {
 	return fields
 }
 
+// nodeFields are those with the changes that the route asks for.
+func (r *request) nodeFields() []field {
+	return r.match.route.RequestHeaders.apply(r.passedFields())
+}
+
 // ownHeader: headers of one hop, and those the gateway writes anew.
 func ownHeader(lower string) bool {
 	switch lower {
@@ -117,7 +122,7 @@ func forwardedElement(peer netip.Addr, host, proto string) string {
 // an empty User-Agent keeps net/http from inventing one.
 func (r *request) upstreamHeader() http.Header {
 	h := http.Header{"User-Agent": {""}}
-	for _, f := range slices.Concat(r.passedFields(), r.forwardedFields(), r.authFields()) {
+	for _, f := range slices.Concat(r.nodeFields(), r.forwardedFields(), r.authFields()) {
 		name := f.name
 		if strings.EqualFold(name, "User-Agent") {
 			h["User-Agent"] = []string{f.value}
@@ -132,7 +137,7 @@ func (r *request) upstreamHeader() http.Header {
 // No header of the client can remove or double what the gateway sets.
 func (r *request) handshakeHead(target, key string) []byte {
 	var b strings.Builder
-	b.WriteString("GET " + target + " HTTP/1.1\r\nHost: " + r.rawHost + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n")
+	b.WriteString("GET " + target + " HTTP/1.1\r\nHost: " + r.upstreamHost() + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n")
 	for _, f := range slices.Concat(r.handshakeFields(key), r.forwardedFields(), r.authFields()) {
 		b.WriteString(f.name + ": " + f.value + "\r\n")
 	}
@@ -150,7 +155,7 @@ func (r *request) handshakeFields(key string) []field {
 	for _, v := range r.headers("Sec-WebSocket-Extensions") {
 		fields = append(fields, field{"Sec-WebSocket-Extensions", v})
 	}
-	for _, f := range r.passedFields() {
+	for _, f := range r.nodeFields() {
 		switch strings.ToLower(f.name) {
 		case "sec-websocket-version", "sec-websocket-key", "sec-websocket-protocol", "sec-websocket-extensions":
 		default:

@@ -98,7 +98,7 @@ func (x *exchange) send(req *http.Request) (*http.Response, error) {
 func (x *exchange) request(addr string, header http.Header) *http.Request {
 	req := (&http.Request{
 		Method: x.r.method,
-		Host:   x.r.rawHost,
+		Host:   x.r.upstreamHost(),
 		URL: &url.URL{
 			Scheme:     "http",
 			Host:       addr,
@@ -125,6 +125,9 @@ func nodeFailed(err error) bool {
 // upstreamProblem sorts the failures of a node that was reached.
 func upstreamProblem(err error) *problem {
 	var timeout net.Error
+	if limit, ok := errors.AsType[bodyLimit](err); ok {
+		return bodyTooLarge(int64(limit)).because(err)
+	}
 	switch {
 	case errors.Is(err, errClientBody):
 		return badRequest(errClientBody).because(err)
@@ -163,6 +166,7 @@ type picker struct {
 	own    *ownSockets
 	places *places // which of them have room for a tunnel; nil: it is not for one
 	caps   caps
+	holder holder // for whom it is
 	tried  []*upstream.Node
 	loops  int   // of them: the gateway itself
 	full   bool  // some were left out because they are full

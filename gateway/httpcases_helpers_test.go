@@ -237,6 +237,12 @@ func ownTranscript(t *testing.T, lines []string, code string, length int) string
 			ok = value == "no-store"
 		case "X-Content-Type-Options":
 			ok = value == "nosniff"
+		case "X-Frame-Options":
+			ok = value == "DENY"
+		case "Referrer-Policy":
+			ok = value == "no-referrer"
+		case "Content-Security-Policy":
+			ok = value == nothingPolicy
 		case "Allow", "Retry-After":
 			ok = value != ""
 		case "X-Request-Id":

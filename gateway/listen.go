@@ -47,7 +47,7 @@ type listenerSettings struct {
 
 // openListener binds the address. Serving begins with serve.
 func openListener(s *Server, w wanted, pub Public, limits Limits) (*listener, error) {
-	socket, err := net.Listen("tcp", w.Address)
+	socket, err := s.listen(w.Name, w.Address)
 	if err != nil {
 		return nil, fmt.Errorf("%s: listener %s: %w", w.At, w.Name, bindHint(err))
 	}
@@ -69,7 +69,7 @@ func bindHint(err error) error {
 	case errors.Is(err, errAddrInUse):
 		return fmt.Errorf("%w: another process listens there; `ss -ltnp` shows which", err)
 	case errors.Is(err, errAccess):
-		return fmt.Errorf("%w: ports below 1024 need root or CAP_NET_BIND_SERVICE", err)
+		return fmt.Errorf("%w: ports below 1024 need root, CAP_NET_BIND_SERVICE, or a socket that systemd passes", err)
 	}
 	return err
 }
@@ -214,13 +214,18 @@ func (l *listener) wrap(socket net.Conn) net.Conn {
 		socket.Close()
 		return nil
 	}
+	set := l.settings.Load()
 	c := &clientConn{
 		Conn: socket, socket: socket, listener: l, peer: addrPort(socket.RemoteAddr()),
-		secure: l.settings.Load().TLS, crowded: crowd == crowded,
+		secure: set.TLS, crowded: crowd == crowded,
+	}
+	if !l.welcome(c, set) {
+		socket.Close()
+		return nil
 	}
 	var conn net.Conn = c
 	if c.secure {
-		t := tls.Server(&gatedConn{Conn: socket, gate: l.server.gate}, l.settings.Load().tls)
+		t := tls.Server(&gatedConn{Conn: socket, gate: l.server.gate}, set.tls)
 		c.Conn = t
 		conn = &secureConn{clientConn: c, tls: t}
 	}
@@ -229,6 +234,17 @@ func (l *listener) wrap(socket net.Conn) net.Conn {
 	l.open.Add(1)
 	l.mu.Unlock()
 	return conn
+}
+
+// welcome says whether a connection may begin, unless only its PROXY header tells.
+func (l *listener) welcome(c *clientConn, set *listenerSettings) bool {
+	header, refused := set.ProxyIn.expects(set.ProxyIn != "" && l.server.state.Load().trusts(c.peer.Addr()))
+	if refused {
+		l.proxyRefused(c.peer.Addr(), errProxyUntrusted)
+		return false
+	}
+	c.unknown = header
+	return header || l.letIn(c)
 }
 
 // tlsConfig is the server's, with what the listener has of its own; ports for
@@ -256,7 +272,17 @@ func (l *listener) handshake(c *secureConn) error {
 	defer cancel()
 	gated := c.tls.NetConn().(*gatedConn)
 	c.socket.SetDeadline(time.Time{}) // ctx is the one deadline
-	return gated.through(ctx, c.tls.HandshakeContext)
+	err := gated.through(ctx, c.tls.HandshakeContext)
+	if err != nil {
+		return err
+	}
+	if c.tls.ConnectionState().NegotiatedProtocol == challengeProtocol {
+		return errChallengeDone
+	}
+	if cert := c.certificate(); cert != nil {
+		c.subject = FieldSubject.of(cert)
+	}
+	return nil
 }
 
 // handshakeFailed says why a handshake failed. Clients that go away, probe or
@@ -266,10 +292,18 @@ func (l *listener) handshakeFailed(c *secureConn, err error) {
 	if errors.As(err, &notTLS) && notTLS.Conn != nil && looksLikeHTTP(notTLS.RecordHeader[:]) {
 		c.linger.Store(true) // the rest of the request is unread
 		c.socket.SetWriteDeadline(time.Now().Add(time.Second))
-		io.WriteString(c.socket, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\nThis port speaks TLS: use https:// or wss://.\n")
+		io.WriteString(c.socket, plainOnTLS)
+	}
+	if errors.Is(err, errChallengeDone) {
+		l.log.Info().Str("client", c.peer.Addr().String()).Str("name", c.tls.ConnectionState().ServerName).Msg("an ACME server verified a name")
+		return
 	}
 	cause := handshakeCause(err)
 	l.countHandshakeFailure(cause)
+	if strikesFor(cause) && !c.tls.NetConn().(*gatedConn).kept {
+		l.server.guard.strike(l.settings.Load(), c.peer.Addr())
+	}
+	l.auditHandshake(c, cause, err)
 	if errors.Is(err, errHandshakesFull) {
 		l.server.gate.warn(l.server.log)
 		return
@@ -284,6 +318,9 @@ func (l *listener) handshakeFailed(c *secureConn, err error) {
 		l.log.Warn().Str("client", c.peer.Addr().String()).Str("subject", refused.subject).Err(err).Msg("a client's certificate was refused")
 		return
 	}
+	if cause == noCertificate && l.server.noCertificate.due() {
+		level = zerolog.WarnLevel // once in ten seconds
+	}
 	l.log.WithLevel(level).Str("client", c.peer.Addr().String()).Str("cause", cause).Err(err).Msg("TLS handshake failed")
 }
 
@@ -296,14 +333,20 @@ func looksLikeHTTP(head []byte) bool {
 	return false
 }
 
+// noCertificate is the cause of a handshake whose certificate is still being got.
+const noCertificate = "no_certificate"
+
 // handshakeCause sorts handshake failures into a few causes.
 func handshakeCause(err error) string {
 	var notTLS tls.RecordHeaderError
 	var alert tls.AlertError
+	var lacking interface{ NoCertificate() bool }
 	var refused refusedCertificate
 	switch {
 	case errors.As(err, &refused):
 		return "client_certificate"
+	case errors.As(err, &lacking) && lacking.NoCertificate():
+		return noCertificate
 	case errors.Is(err, errHandshakePanic):
 		return "panic"
 	case errors.Is(err, errHandshakesFull):

@@ -21,14 +21,17 @@ import (
 // config, with {node} for the node where there is a port for each, and every
 // other value comes from a fixed set or from the nodes there are.
 type metrics struct {
-	registry   *prometheus.Registry
-	requests   *counters[requestLabels]
-	refused    *counters[string]
-	handshakes *counters[handshakeLabels]
-	violations *counters[violation]
-	auth       *counters[authLabels]
-	traffic    *traffic
-	bosh       *boshMetrics
+	registry     *prometheus.Registry
+	requests     *counters[requestLabels]
+	refused      *counters[string]
+	handshakes   *counters[handshakeLabels]
+	proxyHeaders *counters[handshakeLabels]
+	violations   *counters[violation]
+	limited      *counters[limitLabels]
+	banned       prometheus.Counter
+	auth         *counters[authLabels]
+	traffic      *traffic
+	bosh         *boshMetrics
 }
 
 // An origin is what a route or a listener is called: by its name, or, of a port
@@ -69,7 +72,19 @@ func newMetrics(s *Server) *metrics {
 		}, []string{"error"}, func(code string) []string { return []string{code} }),
 		handshakes: newCounters(prometheus.CounterOpts{
 			Name: "singlegate_handshake_failures_total",
-			Help: "TLS handshakes that failed: timeout, client_left, client_refused (often a certificate it does not trust), client_certificate (one that is not let in), not_tls, protocol, overloaded (limits.handshakes), panic.",
+			Help: "TLS handshakes that failed: timeout, client_left, client_refused (often a certificate it does not trust), client_certificate (one that is not let in), not_tls, protocol, overloaded (limits.handshakes), no_certificate (it is still being got), panic.",
+		}, []string{"listener", "cause"}, handshakeLabels.values),
+		limited: newCounters(prometheus.CounterOpts{
+			Name: "singlegate_limited_total",
+			Help: "Connections and requests refused by a limit: connections_per_ip, handshakes_per_ip, tunnels_per_ip, tunnels_per_user, rate, bans; deny: the listener's allow and deny.",
+		}, []string{"limit", "listener"}, limitLabels.values),
+		banned: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "singlegate_bans_total",
+			Help: "Addresses that were banned (limits.bans).",
+		}),
+		proxyHeaders: newCounters(prometheus.CounterOpts{
+			Name: "singlegate_proxy_header_failures_total",
+			Help: "Connections closed because of their PROXY header: untrusted, missing, malformed, too_long, timeout, client_left.",
 		}, []string{"listener", "cause"}, handshakeLabels.values),
 		violations: newCounters(prometheus.CounterOpts{
 			Name: "singlegate_tunnel_violations_total",
@@ -83,13 +98,14 @@ func newMetrics(s *Server) *metrics {
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.requests.vec, m.refused.vec, m.handshakes.vec, m.violations.vec, m.auth.vec,
+		m.requests.vec, m.refused.vec, m.handshakes.vec, m.violations.vec, m.limited.vec, m.banned, m.proxyHeaders.vec, m.auth.vec,
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "singlegate_panics_total",
 			Help: "Defects that ended a request, a connection or a tunnel. The log has their stacks.",
 		}, func() float64 { return float64(s.panics.Load()) }),
 		newMetricsCollector(s),
 		newCapsCollector(s),
+		newGuardCollector(s.guard),
 		m.bosh,
 	)
 	return m

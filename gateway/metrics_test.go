@@ -356,7 +356,7 @@ func TestHealth(t *testing.T) {
 func TestMetricsOfPanics(t *testing.T) {
 	e := startEdge(t, nil, nil)
 	rec := &record{server: e.Server, service: "im"}
-	rec.logTunnel("node1", relay.Report{EndedBy: relay.EndPanic, Cause: errors.New("defect")})
+	rec.logTunnel(relay.WebSocket, "node1", relay.Report{EndedBy: relay.EndPanic, Cause: errors.New("defect")})
 	e.tells("panics_total", map[string]float64{"panics_total": 1})
 	e.tells("tunnels_total", map[string]float64{"tunnels_total{panic,node1,im}": 1})
 }

@@ -31,9 +31,7 @@ func (r *request) servePage() *problem {
 	h := &r.ctx.Response.Header
 	h.SetContentType(contentType)
 	h.Set("Cache-Control", "no-cache")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Content-Security-Policy", "default-src 'self'; connect-src 'self' ws: wss: http: https:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'")
+	protect(h, checkPagePolicy)
 	r.ctx.Response.SetBody(body)
 	r.finishOwn()
 	return nil
@@ -141,6 +139,7 @@ func (r *request) redirect(location string) *problem {
 	}
 	r.ctx.Response.SetStatusCode(status)
 	r.ctx.Response.Header.Set("Location", location)
+	protect(&r.ctx.Response.Header, nothingPolicy)
 	r.finishOwn()
 	return nil
 }

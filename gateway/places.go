@@ -108,12 +108,16 @@ func (p *places) full(nodes []*upstream.Node, c caps) (full []*upstream.Node) {
 
 // tunnelPicker is a picker of nodes for a tunnel.
 func (r *request) tunnelPicker() picker {
-	return picker{match: &r.match, own: r.state.own, places: &r.server.places, caps: r.state.cfg.capsOf(r.match.route.Service)}
+	return picker{match: &r.match, own: r.state.own, places: &r.server.places, caps: r.state.cfg.capsOf(r.match.route.Service), holder: r.holder()}
 }
 
 // noPlace tells, of a request for a tunnel, whether a cap is reached already. It
 // may be out of date at once.
 func (r *request) noPlace() *problem {
+	h := r.holder()
+	if p := h.full(); p != nil {
+		return p
+	}
 	m, g := &r.match, &r.server.places
 	c := r.state.cfg.capsOf(m.route.Service)
 	var key upstream.Key // of no node
@@ -165,8 +169,10 @@ func (p *picker) lease(node *upstream.Node, addr string) (*upstream.Lease, strin
 	case reached != room:
 		return nil, "", p.match.full(reached, p.caps)
 	}
-	lease := node.Lease()
-	lease.OnDone(give)
+	lease, refused := p.holder.takeLease(node, give)
+	if refused != nil {
+		return nil, "", refused
+	}
 	return lease, addr, nil
 }
 

@@ -88,7 +88,7 @@ func (np *NodePort) listener(n *upstream.Node, rules *relay.Rules) (w wanted, re
 		label = np.Kind
 	}
 	w.At, w.Name = np.At, np.Service+"/"+n.ID+" "+label
-	w.TLS, w.Policy, w.Clients = np.TLS, np.Policy, np.Clients
+	w.TLS, w.Policy, w.Clients, w.ProxyIn = np.TLS, np.Policy, np.Clients, np.ProxyIn
 	if _, ok := n.Addr(np.Port); !ok {
 		return w, fmt.Sprintf("the node has no port %q", np.Port)
 	}

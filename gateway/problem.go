@@ -12,6 +12,12 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
+// Codes that others than clients go by.
+const (
+	codeTLSHandshake     = "tls_handshake"
+	codeAuditUnavailable = "audit_unavailable"
+)
+
 // A problem is an answer that the gateway makes itself because it cannot do
 // what was asked. The text says what to do, and nothing of how the inside looks.
 type problem struct {
@@ -49,7 +55,7 @@ func (p *problem) naming(args ...any) *problem {
 
 // closeCode is the WebSocket close code that says the same (RFC 6455 section 7.4.1).
 func (p *problem) closeCode() uint16 {
-	if p.status >= 500 {
+	if p.status >= 500 || p.status == fasthttp.StatusTooManyRequests {
 		return 1013
 	}
 	return 1008
@@ -127,6 +133,17 @@ func originRefused() *problem {
 func addressRefused() *problem {
 	return &problem{status: 403, code: "address_refused",
 		en: "This may not be used from your address.", zh: "不允许从您的地址访问。"}
+}
+
+func corsRefused() *problem {
+	return &problem{status: 403, code: "cors_refused",
+		en: "Pages of this origin may not ask for this.", zh: "不允许该来源(Origin)的页面访问。"}
+}
+
+// bodyTooLarge comes after so many bytes as are allowed.
+func bodyTooLarge(limit int64) *problem {
+	return (&problem{status: 413, code: "body_too_large", endConn: true,
+		en: "The request's body is larger than %d bytes.", zh: "请求体超过 %d 字节。"}).naming(limit)
 }
 
 func rangeRefused() *problem {
@@ -211,7 +228,7 @@ func spread(least int) int { return least + rand.N(2*least+1) }
 
 // handshakeFailure reaches nobody: there is no connection to answer on.
 func handshakeFailure() *problem {
-	return &problem{status: 400, code: "tls_handshake", endConn: true,
+	return &problem{status: 400, code: codeTLSHandshake, endConn: true,
 		en: "The TLS handshake failed.", zh: "TLS 握手失败。"}
 }
 
@@ -220,6 +237,12 @@ func handshakeFailure() *problem {
 func clientLeft() *problem {
 	return &problem{status: 499, code: "client_left", endConn: true,
 		en: "The client left.", zh: "客户端已断开。"}
+}
+
+// auditUnavailable says nothing of why: that is for the operator.
+func auditUnavailable() *problem {
+	return &problem{status: 503, code: codeAuditUnavailable, retry: spread(5),
+		en: "The gateway must not serve anything at present, as it could not be noted; try again in a while.", zh: "网关目前无法写入审计日志，按规定暂停服务，请稍后再试。"}
 }
 
 func stopping() *problem {
@@ -246,7 +269,7 @@ func (p *problem) write(ctx *fasthttp.RequestCtx, requestID string) {
 	h := &resp.Header
 	h.Set("X-Request-Id", requestID)
 	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
+	protect(h, nothingPolicy)
 	if p.retry > 0 {
 		h.Set("Retry-After", strconv.Itoa(p.retry))
 	}
@@ -270,7 +293,7 @@ func (p *problem) write(ctx *fasthttp.RequestCtx, requestID string) {
 	chinese := prefersChinese(headerOf(ctx, "Accept-Language"))
 	if wantsPage(headerOf(ctx, "Accept")) {
 		h.SetContentType("text/html; charset=utf-8")
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", problemPolicy())
 		resp.SetBodyString(p.page(requestID, chinese))
 		return
 	}
@@ -306,12 +329,14 @@ func (p *problem) json(requestID string, chinese bool) []byte {
 	return append(body, '\n')
 }
 
+const problemStyle = `body{font:16px/1.6 system-ui,sans-serif;max-width:36rem;margin:18vh auto;padding:0 1.5rem;color:#222}
+h1{font-size:1.25rem}code{color:#666;font-size:.85rem}
+@media(prefers-color-scheme:dark){body{background:#16181c;color:#ddd}code{color:#999}}`
+
 const problemPage = `<!doctype html>
 <html lang="%s"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>%d</title>
-<style>body{font:16px/1.6 system-ui,sans-serif;max-width:36rem;margin:18vh auto;padding:0 1.5rem;color:#222}
-h1{font-size:1.25rem}code{color:#666;font-size:.85rem}
-@media(prefers-color-scheme:dark){body{background:#16181c;color:#ddd}code{color:#999}}</style>
+<style>%s</style>
 <h1>%d %s</h1><p>%s</p><p><code>%s %s</code></p></html>
 `
 
@@ -321,7 +346,7 @@ func (p *problem) page(requestID string, chinese bool) string {
 		lang, label = "zh-CN", "请求编号"
 	}
 	title := fasthttp.StatusMessage(p.status)
-	return fmt.Sprintf(problemPage, lang, p.status, p.status, html.EscapeString(title),
+	return fmt.Sprintf(problemPage, lang, p.status, problemStyle, p.status, html.EscapeString(title),
 		html.EscapeString(p.text(chinese)), label, html.EscapeString(requestID))
 }
 

@@ -37,6 +37,8 @@ type request struct {
 	websocket bool
 	match     match
 	exchange  *exchange      // of a proxied HTTP request
+	answer    string         // to a challenge of an ACME server
+	answered  bool           // it is one
 	decision  *auth.Decision // by which it was authorised; nil: nobody had to
 }
 

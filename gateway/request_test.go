@@ -22,7 +22,7 @@ func FuzzRequestHead(f *testing.F) {
 		if ctx.Request.Header.Read(bufio.NewReaderSize(strings.NewReader(head), 16<<10)) != nil {
 			return
 		}
-		r := &request{ctx: &ctx, conn: &clientConn{}, listener: &listenerSettings{}, method: string(ctx.Method()), state: &state{cfg: &Config{}}, server: &Server{loopID: newLoopID()}}
+		r := &request{ctx: &ctx, conn: &clientConn{}, listener: &listenerSettings{}, method: string(ctx.Method()), match: match{route: &route{}}, state: &state{cfg: &Config{}}, server: &Server{loopID: newLoopID()}}
 		if r.parse() != nil {
 			return
 		}

@@ -35,11 +35,17 @@ import (
 type Options struct {
 	Log         zerolog.Logger // what happens to the gateway
 	Access      zerolog.Logger // one line per request and tunnel
+	Audit       AuditLog       // what a boundary device has to note of them; nil: there is none
 	TLS         *tls.Config    // for TLS listeners; nil when there are none
 	Upstream    *upstream.Set
 	Descriptors *Descriptors
 	Unknown     func() map[string]string // why nothing is known of services, by name; may be nil
+	Challenge   Challenge                // of ACME servers; nil: there is none
 	Collectors  []prometheus.Collector   // of metrics that stand beside the server's own
+
+	// Listen opens the TCP socket of a listener, which may have been opened by
+	// somebody else before; nil: net.Listen does.
+	Listen func(name, address string) (net.Listener, error)
 }
 
 // A Server is the gateway: its listeners, its table, its tunnels. All methods
@@ -47,17 +53,21 @@ type Options struct {
 type Server struct {
 	log         zerolog.Logger
 	access      zerolog.Logger
+	audit       auditor
 	tls         *tls.Config
 	tcpTLS      *tls.Config // for ports of plain TCP
 	upstream    *upstream.Set
 	descriptors *Descriptors
 	unknown     func() map[string]string
+	challenge   Challenge
+	listen      func(name, address string) (net.Listener, error)
 
 	relay   *relay.Engine
 	tunnels *tunnels
 	places  places
 	watcher *watcher
 	gate    *gate
+	guard   *guard
 	buffers sync.Pool // of *[]byte, for the bodies of answers
 	tasks   tasks
 	panics  atomic.Int64
@@ -82,6 +92,8 @@ type Server struct {
 	ownNodes  map[OwnAddress]bool
 	closed    bool
 
+	noCertificate seldom // handshakes for names whose certificate is still being got
+
 	drains drains
 	checks checks
 }
@@ -94,8 +106,9 @@ type state struct {
 	own    *ownSockets
 	redact *redactor
 
-	certificateHeaders []string // see there
-	securePort         uint16   // public port of the first TLS listener; 0: there is none
+	certificateHeaders []string            // see there
+	securePort         uint16              // public port of the first TLS listener; 0: there is none
+	secure             []*listenerSettings // of the listeners with TLS that serve routes
 }
 
 // Check tells what Apply would refuse in a config, without starting anything:
@@ -113,7 +126,7 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("watching connections: %w", err)
 	}
 	s := &Server{
-		log: o.Log, access: o.Access, tls: o.TLS, tcpTLS: anyProtocol(o.TLS), upstream: o.Upstream, descriptors: o.Descriptors, unknown: o.Unknown,
+		log: o.Log, access: o.Access, audit: newAuditor(o.Audit), tls: ungated(o.TLS), tcpTLS: anyProtocol(ungated(o.TLS)), upstream: o.Upstream, descriptors: o.Descriptors, unknown: o.Unknown, challenge: o.Challenge,
 		relay:     relay.New(),
 		tunnels:   newTunnels(),
 		watcher:   w,
@@ -121,8 +134,12 @@ func New(o Options) (*Server, error) {
 		listeners: map[string]*listener{},
 		loopID:    newLoopID(),
 	}
+	if s.listen = o.Listen; s.listen == nil {
+		s.listen = func(_, address string) (net.Listener, error) { return net.Listen("tcp", address) }
+	}
 	s.relay.Crowded = s.gate.crowded
 	s.places.nodes = map[upstream.Key]int{}
+	s.guard = newGuard(s)
 	s.metrics = newMetrics(s)
 	s.metrics.registry.MustRegister(o.Collectors...)
 	s.auth = auth.New(o.Log, func(name string, result auth.Result) { s.metrics.auth.inc(authLabels{name, result}) })
@@ -160,6 +177,7 @@ func (s *Server) Apply(cfg Config, snap *discovery.Snapshot) error {
 	s.upstream.SetSources(sourcesOf(&cfg))
 	s.upstream.SetTLS(nodesTLS(&cfg))
 	s.gate.limit(cfg.Limits.Handshakes)
+	s.guard.follow(&cfg)
 	var changes upstream.Changes
 	if snap != nil {
 		changes = s.take(*snap)
@@ -301,9 +319,12 @@ func (s *Server) swap(cfg *Config, keep map[string]bool) {
 	s.noteTags(before, st.table)
 	s.loops.forget()
 	for _, lc := range cfg.Listeners {
-		if l := s.listeners[lc.key()]; l != nil && lc.TLS && lc.Service == "" && st.securePort == 0 {
-			st.securePort = l.settings.Load().public.Port
+		if l := s.listeners[lc.key()]; l != nil && lc.TLS && lc.Service == "" {
+			st.secure = append(st.secure, l.settings.Load())
 		}
+	}
+	if len(st.secure) > 0 {
+		st.securePort = st.secure[0].public.Port
 	}
 	s.state.Store(st)
 }
@@ -321,6 +342,9 @@ func (s *Server) Ready() (reasons []string) {
 	}
 	if why := st.table.noTags(); why != "" {
 		reasons = append(reasons, "nothing is known of routes that tags ask for: "+why)
+	}
+	if why := s.audit.refuses(); why != "" {
+		reasons = append(reasons, "nothing new is served, as nothing can be noted: "+why)
 	}
 	return reasons
 }
@@ -400,6 +424,7 @@ func (s *Server) takeListeners() map[string]*listener {
 	}
 	s.drains.stop()
 	s.checks.stop()
+	s.guard.stop()
 	list := s.listeners
 	s.listeners = map[string]*listener{}
 	return list

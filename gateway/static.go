@@ -27,6 +27,7 @@ import (
 type staticFiles struct {
 	root     *os.Root
 	fallback string // within root; "": none
+	zips     zips
 }
 
 // openStatic opens the folder dir. With a fallback, a file within it, page loads
@@ -43,7 +44,7 @@ func openStatic(dir, fallback string) (*staticFiles, error) {
 	if err != nil {
 		return nil, fmt.Errorf("static folder %s cannot be opened: %w", dir, err)
 	}
-	f := &staticFiles{root: root}
+	f := &staticFiles{root: root, zips: zips{most: zipKept}}
 	if fallback == "" {
 		return f, nil
 	}
@@ -166,17 +167,34 @@ func staticUnavailable(err error) bool {
 // that the request's conditions ask for (RFC 9110 sections 13 and 14), and takes
 // over the file.
 func (f *staticFiles) send(ctx *fasthttp.RequestCtx, req *http.Request, file *staticFile) int {
+	name, modified := file.name, file.info.ModTime()
+	e := f.encode(req, file, time.Now())
+	file = e.file
 	w := &staticWriter{header: make(http.Header)}
-	w.header.Set("Content-Type", staticType(file.name))
+	w.header.Set("Content-Type", staticType(name))
 	w.header.Set("X-Content-Type-Options", "nosniff")
-	w.header.Set("Etag", staticTag(file.info, time.Now()))
-	if file.name == f.fallback {
+	w.header.Set("Etag", e.tag)
+	var vary []string
+	if name == f.fallback {
 		// It stands for paths that another deployment may fill, and names the
 		// assets of this one.
 		w.header.Set("Cache-Control", "no-cache")
-		w.header.Set("Vary", "Accept")
+		vary = append(vary, "Accept")
 	}
-	http.ServeContent(w, req, file.name, file.info.ModTime(), file)
+	if compressible(name) {
+		vary = append(vary, "Accept-Encoding")
+	}
+	if len(vary) > 0 {
+		w.header.Set("Vary", strings.Join(vary, ", "))
+	}
+	if e.name != "" {
+		w.header.Set("Content-Encoding", e.name)
+	}
+	http.ServeContent(w, req, name, modified, e.content)
+	if e.name != "" && w.status == http.StatusOK {
+		w.header.Set("Content-Length", strconv.FormatInt(e.size, 10))
+		w.header.Set("Accept-Ranges", "none") // they would be of the file itself
+	}
 	if w.status == http.StatusRequestedRangeNotSatisfiable {
 		if size := w.header.Get("Content-Range"); size != "" {
 			ctx.Response.Header.Set(fasthttp.HeaderContentRange, size)
@@ -277,7 +295,7 @@ func staticRequest(ctx *fasthttp.RequestCtx) *http.Request {
 	req := &http.Request{Method: string(ctx.Method()), Header: make(http.Header)}
 	for key, value := range ctx.Request.Header.All() {
 		switch name := http.CanonicalHeaderKey(string(key)); name {
-		case "Accept", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "Range", "If-Range":
+		case "Accept", "Accept-Encoding", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "Range", "If-Range":
 			req.Header.Add(name, string(value))
 		}
 	}

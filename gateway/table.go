@@ -64,6 +64,9 @@ func newRoute(rc Route, path string) (*route, error) {
 	if err != nil {
 		return nil, err
 	}
+	if rc.Page == PageHostMeta && rc.CORS == nil {
+		rc.CORS = hostMetaCORS()
+	}
 	return &route{Route: rc, name: rc.Host + path, host: newHostPattern(rc.Host), path: pattern}, nil
 }
 
@@ -124,6 +127,11 @@ func (r *route) takes(listener string, websocket bool) bool {
 			return false
 		}
 	}
+	return r.on(listener)
+}
+
+// on tells whether the route is one of that listener.
+func (r *route) on(listener string) bool {
 	return len(r.Listeners) == 0 || slices.Contains(r.Listeners, listener)
 }
 

@@ -24,7 +24,7 @@ func anyProtocol(cfg *tls.Config) *tls.Config {
 	if choose := cfg.GetConfigForClient; choose != nil {
 		free.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			chosen, err := choose(hello)
-			if chosen != nil {
+			if chosen != nil && !forChallenge(chosen) {
 				chosen = chosen.Clone()
 				chosen.NextProtos = nil
 			}
@@ -51,6 +51,11 @@ func (l *listener) serveTCP(c net.Conn) bool {
 		r := s.newTCPRequest(c, set)
 		defer r.recoverTCP(c)
 		defer context.AfterFunc(s.running, r.conn.kill)() // fasthttp, which would, does not know of it
+		if r.conn.introduce() != nil {
+			c.Close()
+			return
+		}
+		r.client = r.conn.peer.Addr()
 		if p := r.openTCP(c); p != nil {
 			r.logRefusal(p)
 			c.Close()
@@ -165,7 +170,8 @@ func (r *request) announceClient(node net.Conn) error {
 	default:
 		return nil
 	}
-	header := proxyproto.HeaderProxyFromAddrs(version, r.conn.socket.RemoteAddr(), r.conn.socket.LocalAddr())
+	client, to := r.conn.addresses()
+	header := proxyproto.HeaderProxyFromAddrs(version, client, to)
 	node.SetWriteDeadline(time.Now().Add(r.match.route.Timeouts.Connect))
 	defer node.SetWriteDeadline(time.Time{})
 	_, err := header.WriteTo(io.Writer(node))

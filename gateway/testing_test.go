@@ -39,6 +39,7 @@ type edge struct {
 	secure string
 	roots  *x509.CertPool
 	logs   *logLines
+	noted  auditSwitch
 }
 
 // nodesOf makes a snapshot: service → node id → address.
@@ -70,7 +71,7 @@ func startEdge(t *testing.T, routes []Route, services map[string]map[string]stri
 	cert, e.roots = testCertificate(t)
 	fds := NewDescriptors(0)
 	s, err := New(Options{
-		Log: zerolog.New(e.logs), Access: zerolog.New(e.logs),
+		Log: zerolog.New(e.logs), Access: zerolog.New(e.logs), Audit: &e.noted,
 		TLS:      &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}},
 		Upstream: upstream.New(fds), Descriptors: fds,
 	})
@@ -95,6 +96,9 @@ func startEdge(t *testing.T, routes []Route, services map[string]map[string]stri
 		}
 	})
 	for _, entry := range s.Entries() {
+		if entry.implied != nil {
+			continue // a node's own port
+		}
 		if entry.TLS {
 			e.secure = entry.Address.String()
 		} else {

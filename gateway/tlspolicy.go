@@ -38,6 +38,9 @@ func (l *Listener) ownTLS(cfg *tls.Config) *tls.Config {
 			if err != nil {
 				return nil, err
 			}
+			if forChallenge(c) {
+				return c, nil // it ends with the handshake
+			}
 			if c != nil {
 				chosen = c
 			}

@@ -27,6 +27,7 @@ type tunnel struct {
 	upstream net.Conn     // until the relay has it
 	once     sync.Once
 	lingers  bool // a drain has closed it; under tunnels.mu
+	seat     *seat
 }
 
 func (r *request) newTunnel(kind relay.Kind, lease *upstream.Lease, conn net.Conn) *tunnel {
@@ -37,6 +38,7 @@ func (r *request) newTunnel(kind relay.Kind, lease *upstream.Lease, conn net.Con
 	return &tunnel{
 		server: r.server, record: rec, timeouts: route.Timeouts, expiry: r.expiry(),
 		lease: lease, kind: kind, port: route.Port, addr: addr, upstream: conn,
+		seat: r.conn.seat.Load(),
 	}
 }
 
@@ -56,6 +58,7 @@ func (t *tunnel) start(client, node relay.Leg) {
 	s := t.server
 	t.once.Do(func() { t.upstream = nil }) // Close has nothing to do any more
 	s.tunnels.add(t)
+	t.record.auditOpened(t.kind, t.lease.Node.ID)
 	if t.kind == relay.WebSocket {
 		t.record.count(http.StatusSwitchingProtocols)
 	}
@@ -71,7 +74,8 @@ func (t *tunnel) start(client, node relay.Leg) {
 		Ended: func(report relay.Report) {
 			s.tunnels.remove(t)
 			t.lease.Done()
-			t.record.logTunnel(t.lease.Node.ID, report)
+			t.seat.leave()
+			t.record.logTunnel(t.kind, t.lease.Node.ID, report)
 		},
 	})
 	if s.tunnels.started(t, live) {

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -99,7 +98,8 @@ func (r *request) takeOver(x *exchange, up *upstream.Upgraded) {
 	t := r.newTunnel(relay.WebSocket, lease, up.Conn)
 	t.rules, t.reserved = r.match.route.rules, reservedBits(up.Answer.Header)
 	r.conn.hold(t)
-	head := switchHead(up.Answer, r.ownProtocol(up.Answer.Header.Get("Sec-WebSocket-Protocol")))
+	fields := slices.Concat(answerFields(up.Answer.Header), r.ownProtocol(up.Answer.Header.Get("Sec-WebSocket-Protocol")))
+	head := switchHead(r.match.route.ResponseHeaders.apply(fields))
 	r.ctx.HijackSetNoResponse(true)
 	r.ctx.Hijack(r.server.owned(r.conn, func(hijacked net.Conn) {
 		early, err := r.conn.buffered(hijacked)
@@ -115,11 +115,11 @@ func (r *request) takeOver(x *exchange, up *upstream.Upgraded) {
 	}))
 }
 
-// switchHead is the 101 for the client, with what the node chose and own fields.
-func switchHead(answer *http.Response, own []field) []byte {
+// switchHead is the 101 for the client.
+func switchHead(fields []field) []byte {
 	var b strings.Builder
 	b.WriteString("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n")
-	for _, f := range append(answerFields(answer.Header), own...) {
+	for _, f := range fields {
 		b.WriteString(wireName(f.name) + ": " + f.value + "\r\n")
 	}
 	b.WriteString("\r\n")

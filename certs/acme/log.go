@@ -10,9 +10,6 @@ import (
 // bridge is a logger for certmagic that writes into ours. Its debug lines, which
 // tell every step of the protocol, go to "debug".
 func bridge(log Log) *zap.Logger {
-	if log == nil {
-		return zap.NewNop()
-	}
 	return zap.New(&core{log: log})
 }
 

@@ -7,16 +7,19 @@ package acme
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -41,7 +44,7 @@ type Config struct {
 	Hook    string // a program that sets and removes the TXT record of a dns-01 challenge; "": dns-01 is not used, else nothing but it
 	Storage certmagic.Storage
 
-	renewCheck time.Duration // how often certificates are looked at; 0: as certmagic does
+	NoStapling bool // no OCSP responder is asked
 }
 
 // An Address is where a listener listens. The zero value means nowhere.
@@ -58,13 +61,19 @@ type Log func(level, message string, pairs ...any)
 // concurrent use; Run is called once.
 type Manager struct {
 	names  []string // canonical
+	served []atomic.Uint64
 	cache  *certmagic.Cache
 	magic  *certmagic.Config
 	issuer *certmagic.ACMEIssuer
+	log    Log
+	places chan struct{} // for questions to the storage that strangers cause
 
 	mu     sync.Mutex
 	faults map[string]string
 }
+
+// maxAsked bounds the questions about challenges to the storage at a time.
+const maxAsked = 16
 
 // New returns a manager that has no certificate yet. It must be run, or closed by
 // running it with a context that has ended.
@@ -75,15 +84,17 @@ func New(cfg Config, log Log) (*Manager, error) {
 	if cfg.Hook == "" && cfg.HTTP == (Address{}) && cfg.TLS == (Address{}) {
 		return nil, errors.New("there is no listener on which a challenge could be answered, and no hook for dns-01")
 	}
+	if log == nil {
+		log = func(string, string, ...any) {}
+	}
 	logger := bridge(log)
-	m := &Manager{faults: map[string]string{}}
+	m := &Manager{faults: map[string]string{}, log: log, places: make(chan struct{}, maxAsked), served: make([]atomic.Uint64, len(cfg.Names))}
 	for _, name := range cfg.Names {
 		m.names = append(m.names, canonical(name))
 	}
 	m.cache = certmagic.NewCache(certmagic.CacheOptions{
-		GetConfigForCert:   func(certmagic.Certificate) (*certmagic.Config, error) { return m.magic, nil },
-		RenewCheckInterval: cfg.renewCheck,
-		Logger:             logger,
+		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return m.magic, nil },
+		Logger:           logger,
 	})
 	m.magic = certmagic.New(m.cache, certmagic.Config{
 		Storage: cfg.Storage,
@@ -92,6 +103,7 @@ func New(cfg Config, log Log) (*Manager, error) {
 		// it would never be renewed.
 		DisableARI:     true,
 		KeySource:      certmagic.StandardKeyGenerator{KeyType: certmagic.P256},
+		OCSP:           certmagic.OCSPConfig{DisableStapling: cfg.NoStapling},
 		OnEvent:        m.event,
 		ShouldEmitFunc: func(event string) bool { return event == "cert_failed" || event == "cert_obtained" },
 		Logger:         logger,
@@ -113,7 +125,7 @@ func (cfg Config) issuer() certmagic.ACMEIssuer {
 		TrustedRoots:            cfg.Roots,
 		DisableHTTPChallenge:    cfg.HTTP == Address{},
 		DisableTLSALPNChallenge: cfg.TLS == Address{},
-		ListenHost:              cfg.HTTP.Host,
+		ListenHost:              cfg.listenHost(),
 		AltHTTPPort:             cfg.HTTP.Port,
 		AltTLSALPNPort:          cfg.TLS.Port,
 		CertObtainTimeout:       orderTime,
@@ -125,6 +137,19 @@ func (cfg Config) issuer() certmagic.ACMEIssuer {
 		is.DNS01Solver = hook(cfg.Hook)
 	}
 	return is
+}
+
+// listenHost is where certmagic looks whether somebody listens for challenges. It
+// takes one host for both kinds, and opens a socket of its own where nobody does:
+// where ours differ it is every address, which cannot be had while we have one.
+func (cfg Config) listenHost() string {
+	switch {
+	case cfg.TLS == (Address{}):
+		return cfg.HTTP.Host
+	case cfg.HTTP == (Address{}) || cfg.HTTP.Host == cfg.TLS.Host:
+		return cfg.TLS.Host
+	}
+	return ""
 }
 
 func isWildcard(name string) bool { return strings.HasPrefix(name, "*.") }
@@ -142,8 +167,40 @@ func (m *Manager) Run(ctx context.Context) {
 	for _, name := range m.names {
 		names.Go(func() { m.manage(ctx, name) })
 	}
+	names.Go(func() { m.renew(ctx) })
 	names.Wait()
-	<-ctx.Done()
+}
+
+// How often certificates are looked at: so many times in the life of the one that
+// lives shortest. certmagic does it every ten minutes besides.
+const (
+	looksInALife = 12
+	minLookPause = time.Second
+	maxLookPause = 10 * time.Minute
+)
+
+// renew has certificates renewed that live too short for certmagic's own pace.
+func (m *Manager) renew(ctx context.Context) {
+	for {
+		pause := maxLookPause
+		for _, name := range m.names {
+			if c := m.held(name); c != nil {
+				pause = min(pause, c.Leaf.NotAfter.Sub(c.Leaf.NotBefore)/looksInALife)
+			} else {
+				pause = minLookPause // its life is not known yet
+			}
+		}
+		timer := time.NewTimer(max(pause, minLookPause))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		if err := m.cache.RenewManagedCertificates(ctx); err != nil && ctx.Err() == nil {
+			m.log("warn", "looking at certificates by ACME failed", "error", err.Error())
+		}
+	}
 }
 
 // manage brings one certificate into the cache, where it is then kept fresh: from
@@ -187,48 +244,112 @@ func (m *Manager) event(_ context.Context, event string, data map[string]any) er
 	return nil
 }
 
+// note keeps what is wrong with a name, and tells it when that is new.
 func (m *Manager) note(name, fault string) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	before := m.faults[name]
 	m.faults[name] = fault
+	m.mu.Unlock()
+	if fault != "" && fault != before {
+		m.log("error", "a certificate by ACME could not be got or renewed; it is tried again", "name", name, "reason", fault)
+	}
 }
 
 // Serves tells whether handshakes for that name are the manager's. It allocates
 // nothing for a name in lower case.
-func (m *Manager) Serves(name string) bool {
-	name = canonical(name)
-	if slices.Contains(m.names, name) {
-		return true
+func (m *Manager) Serves(name string) bool { return m.place(canonical(name)) >= 0 }
+
+// place is the index of the name that covers one, -1 when none does.
+func (m *Manager) place(name string) int {
+	if i := slices.Index(m.names, name); i >= 0 {
+		return i
 	}
 	_, parent, _ := strings.Cut(name, ".")
-	return slices.ContainsFunc(m.names, func(n string) bool { return isWildcard(n) && n[2:] == parent })
+	return slices.IndexFunc(m.names, func(n string) bool { return isWildcard(n) && n[2:] == parent })
 }
 
-// IsChallenge tells whether a handshake asks for the certificate of a tls-alpn-01
-// challenge (RFC 8737); it is then to be made with ALPN acme-tls/1 alone.
-func IsChallenge(hello *tls.ClientHelloInfo) bool {
-	return slices.Equal(hello.SupportedProtos, []string{Protocol})
+// held is the certificate that is kept for one of the names; nil: there is none.
+func (m *Manager) held(name string) (found *tls.Certificate) {
+	for _, c := range m.cache.AllMatchingCertificates(name) {
+		if slices.Contains(c.Names, name) && (found == nil || c.Leaf.NotAfter.After(found.Leaf.NotAfter)) {
+			found = &c.Certificate
+		}
+	}
+	return found
 }
 
-// Protocol is the ALPN name of tls-alpn-01 challenges.
-const Protocol = "acme-tls/1"
+// Certificate is the one for a name that the manager serves; "" stands for the
+// first of its names. While there is none yet the error says why.
+func (m *Manager) Certificate(name string) (*tls.Certificate, error) {
+	i := 0
+	if name != "" {
+		i = m.place(canonical(name))
+	}
+	if i < 0 {
+		return nil, errNotOurs
+	}
+	c := m.held(m.names[i])
+	if c == nil {
+		return nil, fmt.Errorf("there is no certificate for %s yet: %s", m.names[i], m.fault(m.names[i]))
+	}
+	m.served[i].Add(1)
+	return c, nil
+}
 
-// Certificate is the one for a handshake that the manager serves, or that is a
-// challenge. While there is none yet it is an error.
-func (m *Manager) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+// fault is why there is no certificate.
+func (m *Manager) fault(name string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return cmp.Or(m.faults[name], "it is being got")
+}
+
+var (
+	errNotOurs = errors.New("acme: the name is none of ours")
+	errTooMany = errors.New("acme: too many ask for challenges at the moment")
+)
+
+// Challenge is the certificate for a handshake of a tls-alpn-01 challenge (RFC
+// 8737), which is to be made with ALPN acme-tls/1 alone. It may ask the storage.
+func (m *Manager) Challenge(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if !slices.Contains(m.names, canonical(hello.ServerName)) {
+		return nil, errNotOurs
+	}
+	if !m.enter() {
+		return nil, errTooMany
+	}
+	defer m.leave()
 	return m.magic.GetCertificate(hello)
 }
+
+// enter tells whether the storage may be asked; then leave is called.
+func (m *Manager) enter() bool {
+	select {
+	case m.places <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (m *Manager) leave() { <-m.places }
 
 // challengePath begins the paths of http-01 challenges (RFC 8555 section 8.3).
 const challengePath = "/.well-known/acme-challenge/"
 
-// HTTPChallenge answers the request of an http-01 challenge. It may ask the
-// storage. Requests for which it is false are not about a challenge of ours.
+// askTime bounds the answering of one request.
+const askTime = 5 * time.Second
+
+// HTTPChallenge answers the request of an http-01 challenge, whose host has no
+// port. It may ask the storage. Requests for which it is false are not about a
+// challenge of ours.
 func (m *Manager) HTTPChallenge(host, path string) (answer string, ok bool) {
-	if !strings.HasPrefix(path, challengePath) {
+	if !strings.HasPrefix(path, challengePath) || !slices.Contains(m.names, canonical(host)) || !m.enter() {
 		return "", false
 	}
-	r := (&http.Request{Method: http.MethodGet, Host: host, URL: &url.URL{Path: path}, Header: http.Header{}}).WithContext(context.Background())
+	defer m.leave()
+	ctx, cancel := context.WithTimeout(context.Background(), askTime)
+	defer cancel()
+	r := (&http.Request{Method: http.MethodGet, Host: host, URL: &url.URL{Path: path}, Header: http.Header{}}).WithContext(ctx)
 	var w recorder
 	if !m.issuer.HandleHTTPChallenge(&w, r) {
 		return "", false
@@ -257,20 +378,17 @@ type Status struct {
 	Name        string
 	Certificate *tls.Certificate // nil: there is none yet
 	Fault       string           // why it could not be got or renewed the last time; "": nothing is wrong
+	Served      uint64           // handshakes that it was chosen for
 }
 
 // Statuses tells of every name, in the order of the config.
 func (m *Manager) Statuses() []Status {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	var list []Status
-	for _, name := range m.names {
-		s := Status{Name: name, Fault: m.faults[name]}
-		for _, c := range m.cache.AllMatchingCertificates(name) {
-			if slices.Contains(c.Names, name) {
-				s.Certificate = &c.Certificate
-			}
-		}
+	for i, name := range m.names {
+		s := Status{Name: name, Certificate: m.held(name), Served: m.served[i].Load()}
+		m.mu.Lock()
+		s.Fault = m.faults[name]
+		m.mu.Unlock()
 		if s.Certificate == nil && s.Fault == "" {
 			s.Fault = "it is being got"
 		}

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -42,7 +43,7 @@ func startSite(t *testing.T) *site {
 	s := &site{}
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for _, m := range s.all() {
-			if answer, ok := m.HTTPChallenge(r.Host, r.URL.Path); ok {
+			if answer, ok := m.HTTPChallenge(hostOf(r), r.URL.Path); ok {
 				io.WriteString(w, answer)
 				return
 			}
@@ -56,8 +57,8 @@ func startSite(t *testing.T) *site {
 	}
 	cfg := &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		c := &tls.Config{GetCertificate: s.certificate}
-		if IsChallenge(hello) {
-			c.NextProtos = []string{Protocol}
+		if slices.Equal(hello.SupportedProtos, []string{"acme-tls/1"}) {
+			c.NextProtos = []string{"acme-tls/1"}
 		}
 		return c, nil
 	}}
@@ -83,6 +84,14 @@ func startSite(t *testing.T) *site {
 	return s
 }
 
+func hostOf(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.Host)
+	if err != nil {
+		return r.Host
+	}
+	return host
+}
+
 func addressOf(l net.Listener) Address {
 	a := l.Addr().(*net.TCPAddr)
 	return Address{Host: a.IP.String(), Port: a.Port}
@@ -98,7 +107,12 @@ func (s *site) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 	err := fmt.Errorf("nobody serves %q", hello.ServerName)
 	for _, m := range s.all() {
 		var c *tls.Certificate
-		if c, err = m.Certificate(hello); err == nil {
+		if len(hello.SupportedProtos) == 1 {
+			c, err = m.Challenge(hello)
+		} else {
+			c, err = m.Certificate(hello.ServerName)
+		}
+		if err == nil {
 			return c, nil
 		}
 	}
@@ -267,10 +281,34 @@ func TestRenewal(t *testing.T) {
 	server := pebbletest.Start(t, pebbletest.Options{HTTPPort: s.http.Port, TLSPort: s.tls.Port, Validity: 20 * time.Second})
 	m := s.run(t, Config{
 		Names: []string{"renewed.example.gov"}, Directory: server.Directory, Roots: server.Roots, HTTP: s.http,
-		Storage: Files(t.TempDir()), renewCheck: time.Second,
+		Storage: Files(t.TempDir()),
 	})
 	first := m.await(t, whatever)
 	m.await(t, func(c *x509.Certificate) bool { return !c.Equal(first) })
+}
+
+// certmagic would open a socket on a host where none of our listeners is, and
+// answer challenges by itself.
+func TestNoSocketOfItsOwn(t *testing.T) {
+	t.Parallel()
+	s := startSite(t)
+	web := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(web.Close)
+	l, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	server := pebbletest.Start(t, pebbletest.Options{HTTPPort: addressOf(web.Listener).Port, TLSPort: addressOf(l).Port})
+	m := s.run(t, Config{
+		Names: []string{"elsewhere.example.gov"}, Directory: server.Directory, Roots: server.Roots, Storage: Files(t.TempDir()),
+		HTTP: addressOf(web.Listener), TLS: addressOf(l),
+	})
+	for end := time.Now().Add(patience); !strings.Contains(m.Statuses()[0].Fault, "authorization failed"); time.Sleep(20 * time.Millisecond) {
+		if m.Statuses()[0].Certificate != nil || time.Now().After(end) {
+			t.Fatalf("somebody answered the challenge, or nobody was asked: %+v", m.Statuses())
+		}
+	}
 }
 
 func TestBadConfig(t *testing.T) {

@@ -1,5 +1,5 @@
-// Package admin serves the operator, on an address of its own that is never
-// public: it has no login.
+// Package admin serves the operator, on an address of its own that is not for
+// clients.
 //
 //	GET  /healthz      the process works: 200
 //	GET  /readyz       clients may be sent here: 200, else 503 with the reasons
@@ -18,10 +18,17 @@
 // Everything is JSON but /metrics. An error is {"error": a short stable word,
 // "message": what to do} with a status of 400 to 599.
 //
-// A page in the operator's browser must not reach the API: under /api/ the Host
-// has to be localhost, a loopback address or the address that the connection
-// came in by (no other name, against DNS rebinding); a POST has to be
-// application/json and must not come from another origin.
+// Without tokens it listens on loopback only, and whoever is on the machine may do
+// everything. With tokens, which it needs elsewhere, all but /healthz and /readyz
+// want one (Authorization: Bearer), and changes want that for writing; who has
+// none is told by /healthz and /readyz that it works, and nothing more. An address
+// that sends wrong tokens is not heard for a while.
+//
+// A page in the operator's browser must not reach it: the Host has to be
+// localhost, a loopback address, the address that the connection came in by or a
+// name that was configured (no other, against DNS rebinding); a POST has to be
+// application/json, which pages of another origin cannot send unasked, and must
+// not come from one.
 //
 // The package takes what it tells from an interface declared here and imports
 // packages gateway and certs for the types in it.
@@ -31,6 +38,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"time"
@@ -56,25 +64,47 @@ type Gateway interface {
 	// Drain and Undrain fail with a gateway.ErrNoNode or ErrSeveralNodes.
 	Drain(service, node string, perSecond int) error
 	Undrain(service, node string) error
+
+	NoteAdmin(gateway.AdminAction) // in the audit log
+}
+
+// Config is what a Server is made of.
+type Config struct {
+	Address string
+	Access  Access
+
+	// Listen opens the socket; nil: net.Listen does.
+	Listen func(name, address string) (net.Listener, error)
 }
 
 // A Server answers on the admin address.
 type Server struct {
+	guard  *guard
 	socket net.Listener
 	http   *http.Server
 	done   chan struct{}
 }
 
-// Start listens on address and serves until Close.
-func Start(address string, gw Gateway) (*Server, error) {
-	socket, err := net.Listen("tcp", address)
+// Start listens and serves until Close. Without a token it refuses every address
+// but loopback.
+func Start(c Config, gw Gateway) (*Server, error) {
+	if c.Listen == nil {
+		c.Listen = func(_, address string) (net.Listener, error) { return net.Listen("tcp", address) }
+	}
+	socket, err := c.Listen("admin", c.Address)
 	if err != nil {
 		return nil, err
 	}
+	if c.Access.open() && !onLoopback(socket.Addr()) {
+		socket.Close()
+		return nil, fmt.Errorf("%s is not on loopback: that needs a token, admin.token_file", socket.Addr())
+	}
+	guard := newGuard(c.Access)
 	s := &Server{
+		guard:  guard,
 		socket: socket,
 		http: &http.Server{
-			Handler:           Handler(gw),
+			Handler:           handler(gw, guard),
 			ReadTimeout:       10 * time.Second,
 			ReadHeaderTimeout: 5 * time.Second,
 			WriteTimeout:      10 * time.Second,
@@ -88,6 +118,22 @@ func Start(address string, gw Gateway) (*Server, error) {
 		s.http.Serve(socket)
 	}()
 	return s, nil
+}
+
+// onLoopback tells whether only this machine can connect to an address.
+func onLoopback(a net.Addr) bool {
+	tcp, ok := a.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}
+
+// SetAccess changes who may use it, from the next request on. What would open an
+// address other than loopback to everybody is refused.
+func (s *Server) SetAccess(a Access) error {
+	if a.open() && !onLoopback(s.socket.Addr()) {
+		return fmt.Errorf("the admin address %s is not on loopback and goes on to need a token", s.socket.Addr())
+	}
+	s.guard.access.Store(&a)
+	return nil
 }
 
 // Addr is the address it listens on.
@@ -105,8 +151,8 @@ func (s *Server) Close() error {
 	return err
 }
 
-// Handler answers what the package comment lists.
-func Handler(gw Gateway) http.Handler {
+// handler answers what the package comment lists.
+func handler(gw Gateway, g *guard) http.Handler {
 	mux := http.NewServeMux()
 	handle := func(method, path string, f http.HandlerFunc) {
 		mux.HandleFunc(method+" "+path, f)
@@ -115,32 +161,53 @@ func Handler(gw Gateway) http.Handler {
 			refuse(w, http.StatusMethodNotAllowed, "method_not_allowed", path+" takes "+method)
 		})
 	}
-	handle(http.MethodGet, "/healthz", func(w http.ResponseWriter, _ *http.Request) {
+	handle(http.MethodGet, "/healthz", g.probing(func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, http.StatusOK, map[string]any{"status": "ok"})
+	}, func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, http.StatusOK, map[string]any{"status": "ok", "tunnels": gw.Tunnels()})
-	})
-	handle(http.MethodGet, "/readyz", func(w http.ResponseWriter, _ *http.Request) { tellReady(w, gw) })
-	handle(http.MethodGet, "/metrics", promhttp.HandlerFor(gw.Metrics(), promhttp.HandlerOpts{
+	}))
+	handle(http.MethodGet, "/readyz", g.probing(
+		func(w http.ResponseWriter, _ *http.Request) { tellReady(w, gw, false) },
+		func(w http.ResponseWriter, _ *http.Request) { tellReady(w, gw, true) }))
+	handle(http.MethodGet, "/metrics", g.reading(promhttp.HandlerFor(gw.Metrics(), promhttp.HandlerOpts{
 		ErrorHandling:       promhttp.ContinueOnError, // one bad series must not hide the others
 		MaxRequestsInFlight: 4,
 		Timeout:             8 * time.Second,
-	}).ServeHTTP)
-	handle(http.MethodGet, "/api/nodes", guarded(func(w http.ResponseWriter, _ *http.Request) {
+	}).ServeHTTP))
+	handle(http.MethodGet, "/api/nodes", g.reading(func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, http.StatusOK, nodesOf(gw))
 	}))
-	handle(http.MethodGet, "/api/certificates", guarded(func(w http.ResponseWriter, _ *http.Request) {
+	handle(http.MethodGet, "/api/certificates", g.reading(func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, http.StatusOK, certificatesOf(gw))
 	}))
-	handle(http.MethodPost, "/api/drain", guarded(func(w http.ResponseWriter, r *http.Request) { drain(w, r, gw) }))
-	handle(http.MethodPost, "/api/undrain", guarded(func(w http.ResponseWriter, r *http.Request) { undrain(w, r, gw) }))
+	handle(http.MethodPost, "/api/drain", g.writing(func(w http.ResponseWriter, r *http.Request) { drain(w, r, gw) }))
+	handle(http.MethodPost, "/api/undrain", g.writing(func(w http.ResponseWriter, r *http.Request) { undrain(w, r, gw) }))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, http.StatusNotFound, "not_found", "there are /healthz, /readyz, /metrics, /api/nodes, /api/certificates, /api/drain and /api/undrain")
 	})
-	return mux
+	return guardedPages(mux)
 }
 
-func tellReady(w http.ResponseWriter, gw Gateway) {
+// guardedPages lets no browser make anything of the answers but text.
+func guardedPages(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cache-Control", "no-store")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// tellReady gives the reasons, which name services, only to those who may know.
+func tellReady(w http.ResponseWriter, gw Gateway, full bool) {
 	if reasons := gw.Ready(); len(reasons) > 0 {
-		reply(w, http.StatusServiceUnavailable, map[string]any{"status": "not ready", "reasons": reasons})
+		answer := map[string]any{"status": "not ready"}
+		if full {
+			answer["reasons"] = reasons
+		}
+		reply(w, http.StatusServiceUnavailable, answer)
 		return
 	}
 	reply(w, http.StatusOK, map[string]any{"status": "ready"})
@@ -148,8 +215,6 @@ func tellReady(w http.ResponseWriter, gw Gateway) {
 
 func reply(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(body)
 }

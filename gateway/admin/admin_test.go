@@ -29,6 +29,7 @@ type fakeGateway struct {
 
 	mu    sync.Mutex
 	asked []string
+	noted []string // in the audit log
 }
 
 func newFake() *fakeGateway {
@@ -81,6 +82,12 @@ func (f *fakeGateway) note(what string) error {
 	return f.err
 }
 
+func (f *fakeGateway) NoteAdmin(a gateway.AdminAction) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.noted = append(f.noted, fmt.Sprintf("%s %v %q %q %d %v", a.Action, a.Client.Addr(), a.Service, a.Node, a.PerSecond, a.Err))
+}
+
 func (f *fakeGateway) wasAsked() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -90,7 +97,7 @@ func (f *fakeGateway) wasAsked() []string {
 // start serves the fake until the test ends.
 func start(t *testing.T, f *fakeGateway) *Server {
 	t.Helper()
-	s, err := Start("127.0.0.1:0", f)
+	s, err := Start(Config{Address: "127.0.0.1:0"}, f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,6 +239,9 @@ func TestDrain(t *testing.T) {
 			if asked := strings.Join(f.wasAsked(), ", "); asked != c.asked {
 				t.Errorf("it was asked to %s, want %s", asked, c.asked)
 			}
+			if (len(f.noted) == 1) != (c.asked != "") || c.asked != "" && !strings.Contains(f.noted[0], " 127.0.0.1 ") {
+				t.Errorf("noted: %q", f.noted)
+			}
 		})
 	}
 }
@@ -294,7 +304,7 @@ func TestBoundAddress(t *testing.T) {
 		r := httptest.NewRequest("GET", "/api/nodes", nil)
 		r.Host = host
 		r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, net.Addr(local)))
-		if got := namesUs(r); got != want {
+		if got := namesUs(r, nil); got != want {
 			t.Errorf("Host %q: %v, want %v", host, got, want)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/netip"
 
 	"singlegate/gateway"
 )
@@ -35,7 +36,9 @@ func drain(w http.ResponseWriter, r *http.Request, gw Gateway) {
 			fmt.Sprintf("per_second is %d, expected 1 to %d, or 0 for the service's own pace", req.PerSecond, maxPerSecond))
 		return
 	}
-	answer(w, gw.Drain(req.Service, req.Node, req.PerSecond), "draining")
+	err := gw.Drain(req.Service, req.Node, req.PerSecond)
+	note(r, gw, "drain", req, err)
+	answer(w, err, "draining")
 }
 
 func undrain(w http.ResponseWriter, r *http.Request, gw Gateway) {
@@ -47,7 +50,17 @@ func undrain(w http.ResponseWriter, r *http.Request, gw Gateway) {
 		refuse(w, http.StatusBadRequest, "bad_request", "per_second is for /api/drain")
 		return
 	}
-	answer(w, gw.Undrain(req.Service, req.Node), "open")
+	err := gw.Undrain(req.Service, req.Node)
+	note(r, gw, "undrain", req, err)
+	answer(w, err, "open")
+}
+
+// note tells the audit log who has done what.
+func note(r *http.Request, gw Gateway, action string, req DrainRequest, err error) {
+	client, _ := netip.ParseAddrPort(r.RemoteAddr) // of a socket: it is one
+	gw.NoteAdmin(gateway.AdminAction{
+		Action: action, Client: client, Service: req.Service, Node: req.Node, PerSecond: req.PerSecond, Err: err,
+	})
 }
 
 // answer says what has become of a node.

@@ -13,6 +13,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -104,6 +105,7 @@ type Decision struct {
 	By      string    // the name of who decided; the last one where all had to
 	Cause   error     // why it did not pass, for the log; it holds nothing of a token
 	Fields  []Field   // for the node
+	Subject string    // who passed, as the token says: its claim sub, else username or user_id; "": it does not, or there is none
 	Expires time.Time // when the tunnel is to end; zero: never
 	Answer  *Answer   // the endpoint's, for the client; only with Refused
 
@@ -193,6 +195,7 @@ func (a *Authorities) get(name string) authority {
 func (d *Decision) add(other Decision) {
 	d.By = other.By
 	d.Fields = append(d.Fields, other.Fields...)
+	d.Subject = cmp.Or(d.Subject, other.Subject)
 	if !other.Expires.IsZero() && (d.Expires.IsZero() || other.Expires.Before(d.Expires)) {
 		d.Expires = other.Expires
 	}

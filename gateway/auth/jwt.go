@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -104,7 +105,7 @@ func (v *verifier) check(ctx context.Context, r *Request) Decision {
 	case err != nil:
 		return Decision{Result: Invalid, Cause: err}
 	}
-	d := Decision{Result: Passed, Fields: v.fields(claims)}
+	d := Decision{Result: Passed, Fields: v.fields(claims), Subject: subjectOf(claims)}
 	if exp, err := claims.GetExpirationTime(); err == nil && exp != nil && v.cfg.CloseOnExpiry {
 		d.Expires = exp.Add(v.cfg.Leeway)
 	}
@@ -181,18 +182,30 @@ func reasonOf(err error, t *jwt.Token, algorithms []string) error {
 // boolean, or holds what no header may, does not.
 func (v *verifier) fields(claims jwt.MapClaims) (fields []Field) {
 	for _, c := range v.cfg.ClaimsToHeaders {
-		value := ""
-		switch claim := claims[c.Claim].(type) {
-		case string:
-			value = claim
-		case json.Number:
-			value = claim.String()
-		case bool:
-			value = strconv.FormatBool(claim)
-		}
-		if value != "" && plain(value) == value {
+		if value := textOf(claims[c.Claim]); value != "" {
 			fields = append(fields, Field{c.Header, value})
 		}
 	}
 	return fields
+}
+
+// textOf is a claim that a header can hold; "": it cannot.
+func textOf(claim any) (value string) {
+	switch claim := claim.(type) {
+	case string:
+		value = claim
+	case json.Number:
+		value = claim.String()
+	case bool:
+		value = strconv.FormatBool(claim)
+	}
+	if plain(value) != value {
+		return ""
+	}
+	return value
+}
+
+// subjectOf is whom a good token is about.
+func subjectOf(claims jwt.MapClaims) string {
+	return cmp.Or(textOf(claims["sub"]), textOf(claims["username"]), textOf(claims["user_id"]))
 }

@@ -19,7 +19,8 @@ import (
 type certsCommand struct {
 	Admin  string `placeholder:"HOST:PORT" help:"The gateway's admin address (default: that of --config, else 127.0.0.1:9180)."`
 	Config string `placeholder:"FILE" help:"Take the admin address from this config file; when no gateway answers there, read the certificates that it names."`
-	JSON   bool   `name:"json" help:"The same as JSON, and more: all names, OCSP answers, what is refused and why."`
+	adminToken
+	JSON bool `name:"json" help:"The same as JSON, and more: all names, OCSP answers, what is refused and why."`
 }
 
 // Help is the long text of --help; kong asks for it.
@@ -61,7 +62,7 @@ func (c *certsCommand) Run(s streams) error {
 
 func (c *certsCommand) report(ctx context.Context, say words) (certReport, error) {
 	var file *config.File
-	flags := adminFlags{Admin: c.Admin, Config: c.Config}
+	flags := adminFlags{Admin: c.Admin, Config: c.Config, adminToken: c.adminToken}
 	if c.Config != "" {
 		var err error
 		if file, err = config.Load(c.Config); err != nil {
@@ -84,7 +85,7 @@ func (c *certsCommand) report(ctx context.Context, say words) (certReport, error
 	}
 	fault, _, _ := strings.Cut(err.Error(), "\n")
 	return certReport{From: "config", Fault: fault, Certificates: admin.Certificates{
-		Time: time.Now(), Certificates: store.Infos(), Faults: []string{},
+		Time: time.Now(), Certificates: append(store.Infos(), acmeInfos(file)...), Faults: []string{},
 	}}, nil
 }
 
@@ -120,7 +121,7 @@ func certsView(r certReport, file string, say words, own certWords) string {
 			source += " (" + c.Alias + ")"
 		}
 		t.add([]string{
-			shown(own.names(c)), shown(own.issuer(c)), own.chain(c), shown(c.Key), own.days(c.NotAfter.Sub(r.Time)),
+			shown(own.names(c)), shown(own.issuer(c)), own.chain(c), shown(c.Key), own.days(c, r.Time),
 			fmt.Sprintf("%*s", width, served(r, c)), own.ocsp(r, c.OCSP), shown(source),
 		})
 		troubles = append(troubles, own.troubles(c)...)

@@ -2,12 +2,14 @@ package cli
 
 import (
 	"context"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"singlegate/certs"
 	"singlegate/gateway"
+	"singlegate/internal/config"
 )
 
 // A surface is what the admin address tells of.
@@ -36,8 +38,8 @@ func tendCerts(store *certs.Store, log zerolog.Logger) (stop func()) {
 // certMetrics are the certificates for Prometheus: the gateway, whose other
 // metrics these stand beside, knows nothing of where they come from.
 type certMetrics struct {
-	store                                              *certs.Store
-	notAfter, chain, served, refused, staple, failures *prometheus.Desc
+	store                                                     *certs.Store
+	notAfter, chain, served, refused, fault, staple, failures *prometheus.Desc
 }
 
 func newCertMetrics(store *certs.Store) *certMetrics {
@@ -50,6 +52,7 @@ func newCertMetrics(store *certs.Store) *certMetrics {
 		chain:    desc("certificate_chain_complete", "1 when the chain that is sent holds the issuer of the certificate, else 0."),
 		served:   desc("certificate_served_total", "Full TLS handshakes that the certificate was chosen for; resumed ones send none."),
 		refused:  desc("certificate_replacement_refused", "1 while what is on disk in the certificate's place is refused, else 0. `singlegate certs` gives the reason."),
+		fault:    desc("certificate_renewal_fault", "Of certificates by ACME: 1 while the last try to get or renew it has failed, or it has not come yet, else 0. `singlegate certs` gives the reason."),
 		staple:   desc("certificate_staple_expiry_timestamp_seconds", "When the OCSP answer ends that is stapled, for certificates that name a responder; 0: there is none."),
 		failures: desc("certificate_ocsp_failures_total", "Questions to OCSP responders that brought no usable answer, for certificates that name one."),
 	}
@@ -57,7 +60,7 @@ func newCertMetrics(store *certs.Store) *certMetrics {
 
 // Describe implements prometheus.Collector.
 func (m *certMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.notAfter, m.chain, m.served, m.refused, m.staple, m.failures} {
+	for _, d := range []*prometheus.Desc{m.notAfter, m.chain, m.served, m.refused, m.fault, m.staple, m.failures} {
 		ch <- d
 	}
 }
@@ -74,6 +77,12 @@ func (m *certMetrics) Collect(ch chan<- prometheus.Metric) {
 		seen[labels] = true
 		send := func(d *prometheus.Desc, kind prometheus.ValueType, value float64) {
 			ch <- prometheus.MustNewConstMetric(d, kind, value, labels[:]...)
+		}
+		if strings.HasPrefix(c.Source, "acme ") {
+			send(m.fault, prometheus.GaugeValue, one(c.Fault != ""))
+		}
+		if c.NotAfter.IsZero() {
+			continue // it is still being got
 		}
 		send(m.notAfter, prometheus.GaugeValue, float64(c.NotAfter.Unix()))
 		send(m.chain, prometheus.GaugeValue, one(c.ChainComplete))
@@ -96,4 +105,14 @@ func one(yes bool) float64 {
 		return 1
 	}
 	return 0
+}
+
+// acmeInfos are the certificates that a gateway would get.
+func acmeInfos(file *config.File) (infos []certs.Info) {
+	for _, a := range file.ACME {
+		for _, name := range a.Names {
+			infos = append(infos, certs.Info{Names: []string{name}, Source: "acme " + hostOf(a.Directory)})
+		}
+	}
+	return infos
 }

@@ -20,6 +20,7 @@ type certWords struct {
 	isDefault               string
 	stapled, notYet, revoke string
 	refused, chainFault     string // formatted
+	notGot                  string // formatted
 	ocspFault, revokedFault string // formatted
 }
 
@@ -47,6 +48,7 @@ func englishCerts() certWords {
 		revoke:      "REVOKED",
 		refused:     "refused, the old one goes on: %s",
 		chainFault:  "%s: the certificate of its issuer %q is missing: mobile devices and mini-programs refuse the connection",
+		notGot:      "%s (%s): it could not be got or renewed so far: %s",
 		ocspFault:   "%s: its OCSP responder gives no usable answer: %s",
 
 		revokedFault: "%s: it is revoked: replace it",
@@ -70,6 +72,7 @@ func chineseCerts() certWords {
 		revoke:      "已吊销",
 		refused:     "已拒绝替换，旧证书继续使用：%s",
 		chainFault:  "%s：缺少签发者 %q 的证书，移动设备和小程序会拒绝连接",
+		notGot:      "%s（%s）：至今未能签发或续期：%s",
 		ocspFault:   "%s：OCSP 服务没有可用的应答：%s",
 
 		revokedFault: "%s：证书已被吊销，请更换",
@@ -91,7 +94,10 @@ func (w *certWords) names(c certs.Info) string {
 }
 
 func (w *certWords) issuer(c certs.Info) string {
-	if c.SelfSigned {
+	switch {
+	case c.NotAfter.IsZero():
+		return "-"
+	case c.SelfSigned:
 		return w.selfSigned
 	}
 	return c.Issuer
@@ -99,6 +105,8 @@ func (w *certWords) issuer(c certs.Info) string {
 
 func (w *certWords) chain(c certs.Info) string {
 	switch {
+	case c.NotAfter.IsZero():
+		return "-"
 	case !c.ChainComplete:
 		return fmt.Sprintf(w.incomplete, c.Chain)
 	case c.Completed > 0:
@@ -108,8 +116,12 @@ func (w *certWords) chain(c certs.Info) string {
 }
 
 // days are whole ones, rounded down.
-func (w *certWords) days(left time.Duration) string {
-	if left <= 0 {
+func (w *certWords) days(c certs.Info, now time.Time) string {
+	left := c.NotAfter.Sub(now)
+	switch {
+	case c.NotAfter.IsZero():
+		return "-" // it is still being got
+	case left <= 0:
 		return w.expired
 	}
 	return fmt.Sprint(int(left / (24 * time.Hour)))
@@ -132,7 +144,10 @@ func (w *certWords) troubles(c certs.Info) (lines []string) {
 	if c.Refused != "" {
 		lines = append(lines, fmt.Sprintf(w.refused, c.Refused))
 	}
-	if !c.ChainComplete {
+	if c.Fault != "" {
+		lines = append(lines, fmt.Sprintf(w.notGot, strings.Join(c.Names, ", "), c.Source, c.Fault))
+	}
+	if !c.ChainComplete && !c.NotAfter.IsZero() {
 		lines = append(lines, fmt.Sprintf(w.chainFault, c.Source, c.Issuer))
 	}
 	if c.OCSP.Status == "revoked" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"singlegate/certs"
@@ -40,7 +41,7 @@ func (c *checkCommand) Run(s streams) error {
 	if err != nil {
 		return c.notUsable(s, err)
 	}
-	for _, w := range append(store.Warnings(), gateway.Warnings(file.Gateway)...) {
+	for _, w := range slices.Concat(store.Warnings(), acmeWarnings(file, store), gateway.Warnings(file.Gateway), auditWarnings(file)) {
 		fmt.Fprintln(s.err, "warning:", w)
 	}
 	fmt.Fprintf(s.out, "%s: ok: %s\n", c.Config, summary(file))
@@ -120,7 +121,9 @@ func load(path string) (*config.File, *certs.Store, error) {
 	if err == nil {
 		err = checkSources(file)
 	}
-	if err = errors.Join(err, certErr, openClientCertificates(file), openNodeTLS(file), gateway.Check(file.Gateway), gateway.CheckNodes(file.Gateway, file.Nodes)); err != nil {
+	_, acmeErr := acmeWishes(file)
+	_, adminErr := accessOf(file.Admin)
+	if err = errors.Join(err, certErr, adminErr, acmeErr, openClientCertificates(file), openNodeTLS(file), checkAudit(file), gateway.Check(file.Gateway), gateway.CheckNodes(file.Gateway, file.Nodes)); err != nil {
 		return nil, nil, err
 	}
 	return file, store, nil
@@ -137,6 +140,13 @@ func summary(f *config.File) string {
 		count(len(f.Gateway.Services), "service"),
 		count(nodes, "node") + " in the file",
 		count(len(f.Certs.Certificates), "certificate"),
+	}
+	names := 0
+	for _, a := range f.ACME {
+		names += len(a.Names)
+	}
+	if names > 0 {
+		parts = append(parts, count(names, "name")+" by ACME")
 	}
 	if f.TagPrefix != "" {
 		parts = append(parts, "more routes by tags with "+f.TagPrefix)

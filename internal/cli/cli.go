@@ -17,6 +17,8 @@ const (
 	exitOK      = 0
 	exitFailure = 1 // what was asked for did not work out; stderr says why
 	exitUsage   = 2 // the command line itself is wrong
+
+	exitUnchecked = 3 // audit verify could not check what it was given
 )
 
 type grammar struct {
@@ -27,6 +29,7 @@ type grammar struct {
 	Certs   certsCommand   `cmd:"" help:"Show the certificates: names, issuer, chain, days left, source, how often served."`
 	Drain   drainCommand   `cmd:"" help:"Give a node no new tunnels and close those it has, so many a second."`
 	Undrain undrainCommand `cmd:"" help:"Let a drained node have new tunnels again."`
+	Audit   auditCommand   `cmd:"" help:"The audit log: verify that nobody has changed it."`
 	Health  healthCommand  `cmd:"" help:"Ask a running gateway whether it is well (for container health checks)."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
@@ -75,6 +78,9 @@ func Main(args []string, stdout, stderr io.Writer) (code int) {
 	if err := command.Run(streams{stdout, stderr}); err != nil {
 		if !errors.Is(err, errSaid) {
 			fmt.Fprintf(stderr, "singlegate: %v\n", err)
+		}
+		if errors.Is(err, errUnchecked) {
+			return exitUnchecked
 		}
 		return exitFailure
 	}

@@ -16,7 +16,7 @@ type healthCommand struct {
 
 // Run succeeds when the gateway answers 200.
 func (c *healthCommand) Run(s streams) error {
-	address, err := c.address(english())
+	address, token, err := c.target(english())
 	if err != nil {
 		return err
 	}
@@ -29,6 +29,9 @@ func (c *healthCommand) Run(s streams) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
 	if err != nil {
 		return fmt.Errorf("--admin %q is not HOST:PORT: %w", address, err)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	direct := &http.Transport{} // no proxy of the environment stands before an admin address
 	defer direct.CloseIdleConnections()

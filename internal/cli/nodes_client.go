@@ -17,10 +17,17 @@ import (
 	"singlegate/internal/config"
 )
 
+// adminToken says which token is shown there.
+type adminToken struct {
+	AdminTokenFile string `env:"SINGLEGATE_ADMIN_TOKEN_FILE" placeholder:"FILE" help:"The file with the token of the admin address, where it wants one (default: those of --config)."`
+}
+
 // adminFlags say where a running gateway is to be asked.
 type adminFlags struct {
 	Admin  string `placeholder:"HOST:PORT" help:"The gateway's admin address (default: that of --config, else 127.0.0.1:9180)."`
-	Config string `placeholder:"FILE" help:"Take the admin address from this config file."`
+	Config string `placeholder:"FILE" help:"Take the admin address, and its token, from this config file."`
+
+	adminToken
 }
 
 // What a question to the admin address may take.
@@ -32,34 +39,50 @@ const (
 // An adminClient asks a running gateway.
 type adminClient struct {
 	address string
+	token   string // "": none is shown
 	say     words
 	http    *http.Client
 }
 
 func (f adminFlags) client(say words) (*adminClient, error) {
-	address, err := f.address(say)
+	address, token, err := f.target(say)
 	if err != nil {
 		return nil, err
 	}
 	return &adminClient{
 		address: address,
+		token:   token,
 		say:     say,
 		// No proxy, whatever the environment says: the admin address is near.
 		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: adminTimeout},
 	}, nil
 }
 
-func (f adminFlags) address(say words) (string, error) {
+// target is where the gateway is to be asked, and the token for it.
+func (f adminFlags) target(say words) (address, token string, err error) {
+	var file config.File
+	if f.Config != "" {
+		loaded, err := config.Load(f.Config)
+		if err != nil {
+			return "", "", err
+		}
+		file = *loaded
+	}
+	if address, err = f.address(file.Admin.Address, say); err != nil {
+		return "", "", err
+	}
+	token, err = tokenOf(f.AdminTokenFile, file.Admin)
+	return address, token, err
+}
+
+// address takes the address that the config names, if one was given.
+func (f adminFlags) address(configured string, say words) (string, error) {
 	address := "127.0.0.1:9180"
 	switch {
 	case f.Admin != "":
 		address = f.Admin
 	case f.Config != "":
-		file, err := config.Load(f.Config)
-		if err != nil {
-			return "", err
-		}
-		if address = file.Admin.Address; address == "" {
+		if address = configured; address == "" {
 			return "", fmt.Errorf(say.noAdmin, f.Config)
 		}
 	}
@@ -100,6 +123,9 @@ func (c *adminClient) do(ctx context.Context, method, path string, body []byte) 
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

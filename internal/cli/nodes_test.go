@@ -325,7 +325,7 @@ func TestAdminAddress(t *testing.T) {
 		"gateway:9180":   "gateway:9180",
 		"":               "127.0.0.1:9180",
 	} {
-		got, err := adminFlags{Admin: given}.address(english())
+		got, _, err := adminFlags{Admin: given}.target(english())
 		if err != nil || got != want {
 			t.Errorf("%q: %q, %v; want %q", given, got, err, want)
 		}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"singlegate/certs"
 	"singlegate/internal/config"
@@ -24,7 +25,8 @@ func (c *runCommand) Run(s streams) error {
 	if err != nil {
 		return fmt.Errorf("the config is not usable\n%w", err)
 	}
-	site, err := openSite(file, store, newLog(s.err, file.Logs))
+	log := newLog(s.err, file.Logs)
+	site, err := openSiteAs(serviceOf(log), file, store, log)
 	if err != nil {
 		return err
 	}
@@ -55,16 +57,35 @@ func takeSignals() chan os.Signal {
 	return signals
 }
 
+// closeTime is what the end of a site may take beyond the deadline of its config.
+const closeTime = 5 * time.Second
+
+// serve returns with the signal that ends the site.
+func (s *site) serve(signals <-chan os.Signal, reload func() (*config.File, *certs.Store, error)) {
+	tick, stop := s.service.watch()
+	defer stop()
+	for {
+		select {
+		case <-tick:
+			s.proveAlive()
+		case sig := <-signals:
+			if sig != syscall.SIGHUP {
+				s.log.Info().Str("signal", sig.String()).Msg("stopping")
+				return
+			}
+			said(s.log, s.service.notify.Reloading())
+			s.reload(reload())
+			said(s.log, s.service.notify.Ready(summary(s.file)))
+		}
+	}
+}
+
 // run serves until SIGTERM or SIGINT, and reloads on SIGHUP.
 func (s *site) run(signals <-chan os.Signal, reload func() (*config.File, *certs.Store, error)) error {
 	defer s.tendMemory()()
-	for sig := range signals {
-		if sig != syscall.SIGHUP {
-			s.log.Info().Str("signal", sig.String()).Msg("stopping")
-			break
-		}
-		s.reload(reload())
-	}
+	said(s.log, s.service.notify.Ready(summary(s.file)))
+	s.serve(signals, reload)
+	said(s.log, s.service.notify.Stopping(s.file.Gateway.Shutdown.Deadline+closeTime))
 	ctx, cut := context.WithCancel(context.Background())
 	defer cut()
 	closed := make(chan struct{})

@@ -90,6 +90,13 @@ func (f *feed) apply(file *config.File, put func(*discovery.Snapshot) error) err
 	return nil
 }
 
+// inForce is the config that the feed works with.
+func (f *feed) inForce() *config.File {
+	f.order.Lock()
+	defer f.order.Unlock()
+	return f.file
+}
+
 // known is what can be said of a config's services. One of which a source has
 // said nothing yet is no more than partly known.
 func (f *feed) known(file *config.File) discovery.Snapshot {

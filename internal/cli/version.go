@@ -6,8 +6,9 @@ import (
 	"runtime/debug"
 )
 
-// version is that of the newest entry in CHANGELOG.md.
-const version = "0.1.0"
+// version is that of the newest entry in CHANGELOG.md, unless make dist had the
+// linker put in what git calls the sources. Nothing writes to it.
+var version = "0.1.0"
 
 type versionCommand struct{}
 

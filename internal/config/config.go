@@ -6,7 +6,7 @@
 // ignored. Values are checked as far as that is possible without opening a file
 // or a socket. The text of an environment variable never shows in an error.
 //
-// The package may import gateway, gateway/auth, discovery and certs for their types, and the
+// The package may import gateway, gateway/auth, discovery, certs and internal/audit for their types, and the
 // YAML parser, which nothing else of this module uses. Only main and the
 // command's verbs import it.
 package config
@@ -20,6 +20,7 @@ import (
 	"singlegate/certs"
 	"singlegate/discovery"
 	"singlegate/gateway"
+	"singlegate/internal/audit"
 )
 
 // A File is what a config file says. Everything that it leaves out has its
@@ -30,6 +31,10 @@ type File struct {
 	Nodes   map[string][]discovery.Node // services written in the file, their nodes in its order
 	Admin   Admin
 	Logs    Logs
+	Audit   *audit.Config // nil: there is no audit log
+
+	ACME   []ACME // certificates to be got; what Certs names comes first
+	Shared Shared
 
 	Consul         *discovery.ConsulConfig // nil: the environment says where Consul is, if anything does
 	ConsulServices []discovery.ConsulService
@@ -40,9 +45,13 @@ type File struct {
 	Cache          string                        // the file that keeps the last snapshot; "": none does
 }
 
-// Admin is the listener for metrics, health and nodes.
+// Admin is the listener for metrics, health and nodes. Off loopback it has a
+// token.
 type Admin struct {
-	Address string // host:port on loopback; "" means that there is none
+	Address        string   // host:port; "" means that there is none
+	TokenFile      string   // holds the token that lets read; "": there is none
+	WriteTokenFile string   // holds the token that lets read and change; "": there is none
+	Hosts          []string // names that it may be asked under, beside its addresses
 }
 
 // Logs says how the gateway writes its logs.
@@ -108,11 +117,15 @@ func (d *decoder) decodeFile(root value) *File {
 	waits := gateway.DefaultTimeouts()
 	read(o, "timeouts", &waits, d.timeouts(waits))
 	ls := d.listenersOf(o, f.Admin, waits)
-	certain := read(o, "tls", &f.Certs, d.tls) || !o.has("tls")
+	var ts tlsRules
+	certain := read(o, "tls", &ts, d.tls) || !o.has("tls")
+	f.Certs, f.Shared = ts.Config, ts.shared
+	f.ACME = d.acmeOf(ts.acme, ts.shared, ls)
 	ss := d.servicesOf(o)
 	var w where
 	if read(o, "discovery", &w, d.discovery) || !o.has("discovery") {
 		d.checkConsul(w, ss)
+		d.checkSharedConsul(w, ts)
 	}
 	f.Consul, f.Cache, f.TagPrefix = w.consul, w.cache, w.tags.prefix
 	g.TagRoutes = d.tagRoutes(w.tags, ls, waits)
@@ -121,6 +134,7 @@ func (d *decoder) decodeFile(root value) *File {
 	read(o, "limits", &g.Limits, d.limits)
 	read(o, "shutdown", &g.Shutdown, d.shutdown)
 	read(o, "logs", &f.Logs, d.logs(&g.Redact))
+	read(o, "audit", &f.Audit, d.audit)
 	as := d.authsOf(o)
 	ctx := routeContext{listeners: ls, services: ss, auths: as, timeouts: waits, boshRead: gateway.DefaultBOSHRead}
 	if o.sets("timeouts", "read") {
@@ -130,8 +144,14 @@ func (d *decoder) decodeFile(root value) *File {
 	d.checkPorts(ports, ls, ss, f.Admin)
 	d.checkOwnPolicies(f.Certs, ls, ports)
 	rs := d.routesOf(o, ctx)
+	for _, l := range ls.list {
+		d.checkProxyIn(l.o, l.ProxyIn, g, o)
+	}
+	for _, np := range ports {
+		d.checkProxyIn(np.o, np.ProxyIn, g, o)
+	}
 	o.done()
-	if certain && len(f.Certs.Certificates) == 0 {
+	if certain && len(f.Certs.Certificates)+len(f.ACME) == 0 {
 		d.checkTLS(ls.list)
 		d.checkPortTLS(ports)
 	}

@@ -48,7 +48,7 @@ func goodFile() *File {
 			Public: gateway.Public{Host: "im.example.gov", Port: 443},
 			Listeners: []gateway.Listener{
 				{
-					At: "singlegate.yaml:4:5", Name: "tls", Address: ":443", TLS: true,
+					At: "singlegate.yaml:4:5", Name: "tls", Address: ":443", TLS: true, HSTS: 180 * 24 * time.Hour,
 					Public: gateway.Public{Host: "edge.example.gov", Port: 8443},
 				},
 				{At: "singlegate.yaml:5:5", Name: "[::1]:80", Address: "[::1]:80"},
@@ -126,8 +126,10 @@ func goodFile() *File {
 			"im":      im,
 			"im-copy": im,
 		},
-		Admin: Admin{Address: "127.0.0.1:9180"},
-		Logs:  Logs{Format: "json", Level: "debug"},
+		Admin: Admin{
+			Address: "127.0.0.1:9180", TokenFile: filepath.Join("conf", "read.token"), WriteTokenFile: "/run/write.token", Hosts: []string{"gw1.mgmt"},
+		},
+		Logs: Logs{Format: "json", Level: "debug"},
 	}
 }
 
@@ -371,7 +373,7 @@ func TestErrorsAreBounded(t *testing.T) {
 	}
 }
 
-const known = `"public", "admin", "timeouts", "listeners", "tls", "services", "discovery", "trusted_proxies", "limits", "shutdown", "logs", "auth", "node_ports", "routes"`
+const known = `"public", "admin", "timeouts", "listeners", "tls", "services", "discovery", "trusted_proxies", "limits", "shutdown", "logs", "audit", "auth", "node_ports", "routes"`
 
 // A long wrong value, whatever it holds, is one short line in an error.
 func TestErrorsShowLittle(t *testing.T) {

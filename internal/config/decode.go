@@ -93,6 +93,19 @@ func (d *decoder) object(v value, what string) (*object, bool) {
 	return o, true
 }
 
+// peek is object for a value that may be something else, and is decoded again.
+func (d *decoder) peek(v value) (*object, bool) {
+	if _, ok := v.node.(*ast.MappingNode); !ok {
+		return nil, false
+	}
+	errs := len(d.errs)
+	o, ok := d.object(v, "")
+	if d.errs = d.errs[:errs]; ok && o.has("acme") {
+		o, ok = d.object(v, "a certificate") // its errors count
+	}
+	return o, ok
+}
+
 func (o *object) add(entry *ast.MappingValueNode) {
 	at := nodePos(entry.Key)
 	key, problem := keyText(entry.Key)

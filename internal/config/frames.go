@@ -72,6 +72,6 @@ func (d *decoder) tunnelRules(o *object, f *gateway.Frames, p *gateway.Ping, t g
 func aboutWebSockets() []struct{ key, about string } {
 	return []struct{ key, about string }{
 		{"origins", "WebSocket handshakes"}, {"refuse", "WebSocket handshakes"},
-		{"frames", "WebSockets"}, {"ping", "WebSockets"},
+		{"frames", "WebSockets"}, {"ping", "WebSockets"}, {"tunnels_per_user", "WebSockets"},
 	}
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"singlegate/gateway"
 )
@@ -54,7 +55,13 @@ func (d *decoder) listener(v value, waits gateway.Timeouts) (listener, bool) {
 	if read(o, "tls", &l.TLS, d.boolean) {
 		l.tlsAt = o.byKey["tls"].value.at
 	}
+	if read(o, "hsts", &l.HSTS, d.hsts) && !l.TLS {
+		d.errorf(o.keyAt("hsts"), "hsts: only a TLS listener can say so; add tls: true, or leave it away")
+	}
 	read(o, "public", &l.Public, d.public)
+	read(o, "allow", &l.Allow, d.addresses)
+	read(o, "deny", &l.Deny, d.addresses)
+	d.proxyIn(o, &l.ProxyIn)
 	d.listenerService(o, &l, waits)
 	l.own = d.ownTLS(o, l.TLS, &l.Policy, &l.Clients)
 	o.done()
@@ -62,6 +69,16 @@ func (d *decoder) listener(v value, waits gateway.Timeouts) (listener, bool) {
 		d.checkTCPClients(o, l.Clients)
 	}
 	return l, true
+}
+
+// hsts is a time in whole seconds: what browsers take.
+func (d *decoder) hsts(v value) (time.Duration, bool) {
+	dur, ok := d.wait(v)
+	if ok && dur%time.Second != 0 {
+		d.fail(v, "must be whole seconds, as 180d")
+		return 0, false
+	}
+	return dur, ok
 }
 
 // address takes host:port and puts the socket that it names into s.
@@ -147,8 +164,12 @@ func (d *decoder) admin(v value) (a Admin, ok bool) {
 		return a, false
 	}
 	var s socket
-	if require(o, "address", &a.Address, plain(d.address(&s))) && !s.loopback() {
-		d.errorf(o.byKey["address"].value.at, "address: the admin listener has no login yet and must be on loopback; write 127.0.0.1 and its port")
+	ok = require(o, "address", &a.Address, plain(d.address(&s)))
+	read(o, "token_file", &a.TokenFile, d.path)
+	read(o, "write_token_file", &a.WriteTokenFile, d.path)
+	read(o, "hosts", &a.Hosts, listOf(d, d.publicHost))
+	if ok && !s.loopback() && !o.has("token_file") && !o.has("write_token_file") {
+		d.errorf(o.byKey["address"].value.at, "address: off loopback the admin listener needs a token; add token_file: FILE, or write 127.0.0.1 and the port")
 	}
 	o.done()
 	return a, true

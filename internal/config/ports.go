@@ -60,6 +60,7 @@ func (d *decoder) nodePort(v value, ctx routeContext) (*nodePort, bool) {
 	np.own = d.ownTLS(o, np.TLS, &np.Policy, &np.Clients)
 	read(o, "address", &np.Host, d.bindHost)
 	require(o, "listen", &np.Listen, d.portRule(np))
+	d.proxyIn(o, &np.ProxyIn)
 	read(o, "proxy_protocol", &np.ProxyProtocol, d.proxyProtocol)
 	read(o, "origins", &np.Origins, d.origins)
 	read(o, "refuse", &np.Refuse, oneOf(d, gateway.RefuseStatus, gateway.RefuseClose))
@@ -152,7 +153,10 @@ func (d *decoder) portMap(o *object, np *nodePort) (r gateway.PortRule, ok bool)
 
 // checkPortKind reports keys that mean nothing to the kind of the port.
 func (d *decoder) checkPortKind(np *nodePort) {
-	owners := map[string]string{"proxy_protocol": kindTCP, "origins": kindHTTP, "refuse": kindHTTP, "auth": kindHTTP, "frames": kindHTTP, "ping": kindHTTP}
+	owners := map[string]string{
+		"proxy_protocol": kindTCP, "origins": kindHTTP, "refuse": kindHTTP, "auth": kindHTTP, "frames": kindHTTP, "ping": kindHTTP,
+		"cors": kindHTTP, "request_headers": kindHTTP, "response_headers": kindHTTP, "max_body": kindHTTP, "tunnels_per_user": kindHTTP,
+	}
 	for _, f := range np.o.fields {
 		if owner := owners[f.key]; np.Kind != "" && owner != "" && owner != np.Kind {
 			d.errorf(f.at, "%s means nothing to a node port of kind %s; it goes with kind %s", f.key, np.Kind, owner)

@@ -91,6 +91,10 @@ func (d *decoder) routeMatch(r *route) {
 // it names none.
 func (d *decoder) routePaths(r *route) {
 	o := r.o
+	if isHostMeta(o) {
+		d.hostMetaPaths(r)
+		return
+	}
 	var one text
 	if read(o, "path", &one, d.checked(checkPath)) {
 		r.paths = []text{one}
@@ -123,6 +127,7 @@ func (d *decoder) routeAction(r *route) {
 		r.Port = r.port.value
 	}
 	read(o, "rewrite", &r.Rewrite, plain(d.checked(checkRewrite)))
+	read(o, "rewrite_redirects", &r.RewriteRedirects, d.boolean)
 	if o.has(actService) {
 		r.Balance, r.Refuse = gateway.RoundRobin, gateway.RefuseStatus
 	}
@@ -131,7 +136,7 @@ func (d *decoder) routeAction(r *route) {
 	read(o, "refuse", &r.Refuse, oneOf(d, gateway.RefuseStatus, gateway.RefuseClose))
 	read(o, actStatic, &r.Static, d.path)
 	read(o, "fallback", &r.Fallback, plain(d.checked(checkFallback)))
-	read(o, actPage, &r.Page, oneOf(d, "check"))
+	read(o, actPage, &r.Page, oneOf(d, "check", gateway.PageHostMeta))
 	read(o, actRedirect, &r.Redirect, plain(d.checked(checkRedirect)))
 }
 
@@ -188,7 +193,7 @@ func checkOrigin(s string) string {
 // ownerOf says to which action a key belongs.
 func ownerOf(key string) string {
 	switch key {
-	case "kind", "port", "rewrite", "balance", "origins", "refuse", "frames", "ping":
+	case "kind", "port", "rewrite", "balance", "origins", "refuse", "frames", "ping", "tunnels_per_user", "request_headers", "rewrite_redirects", "max_body":
 		return actService
 	case "fallback":
 		return actStatic
@@ -211,7 +216,7 @@ func (d *decoder) checkAction(r *route) {
 		return
 	case len(r.actions) == 1:
 		does, what = r.actions[0], "with "+r.actions[0]
-	case !deniesAll(&r.Policies):
+	case !r.DeniesAll():
 		d.errorf(r.o.at, "a route needs one of service, static, page and redirect; or deny: all, which refuses its requests")
 		return
 	}
@@ -237,6 +242,15 @@ func (d *decoder) checkKind(r *route) {
 				d.errorf(r.o.keyAt(k.key), "%s is about %s, and this route takes none (%s)", k.key, k.about, r.takesOnly())
 			}
 		}
+	case r.actions[0] == actService && r.Accept == gateway.AcceptWebSocket:
+		for _, key := range aboutHTTP() {
+			if r.o.has(key) {
+				d.errorf(r.o.keyAt(key), "%s is about HTTP requests, and this route takes none (%s)", key, r.takesOnly())
+			}
+		}
+	}
+	if r.o.has("rewrite_redirects") && !r.o.has("rewrite") && r.actions[0] == actService {
+		d.errorf(r.o.keyAt("rewrite_redirects"), "rewrite_redirects gives addresses back what rewrite removed, and this route has no rewrite")
 	}
 }
 

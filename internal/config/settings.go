@@ -73,23 +73,6 @@ func (d *decoder) timeouts(defaults gateway.Timeouts) func(value) (gateway.Timeo
 	}
 }
 
-func (d *decoder) limits(v value) (gateway.Limits, bool) {
-	l := gateway.DefaultLimits()
-	o, ok := d.object(v, "limits")
-	if !ok {
-		return l, false
-	}
-	read(o, "head_size", &l.HeadSize, d.size(1<<10, 1<<20))
-	read(o, "head_timeout", &l.HeadTimeout, d.wait)
-	read(o, "handshake_timeout", &l.HandshakeTimeout, d.wait)
-	read(o, "keep_alive", &l.KeepAlive, d.wait)
-	read(o, "descriptors", &l.Descriptors, d.integer(0, 1<<30))
-	read(o, "tunnels", &l.Tunnels, d.integer(1, 1<<30))
-	read(o, "handshakes", &l.Handshakes, d.integer(1, 1<<30))
-	o.done()
-	return l, true
-}
-
 func (d *decoder) shutdown(v value) (gateway.Shutdown, bool) {
 	s := gateway.DefaultShutdown()
 	o, ok := d.object(v, "shutdown")

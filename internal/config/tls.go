@@ -8,12 +8,28 @@ import (
 	"singlegate/certs"
 )
 
-func (d *decoder) tls(v value) (c certs.Config, ok bool) {
+// tlsRules are what the file says of TLS.
+type tlsRules struct {
+	certs.Config
+	acme     []*acmeRule
+	shared   Shared
+	consulAt pos // where shared.consul is
+}
+
+func (d *decoder) tls(v value) (c tlsRules, ok bool) {
 	o, ok := d.object(v, "tls")
 	if !ok {
 		return c, false
 	}
-	ok = read(o, "certificates", &c.Certificates, filled(d, d.certificate)) || !o.has("certificates")
+	var rules []certificateRule
+	ok = read(o, "certificates", &rules, filled(d, d.certificateRule)) || !o.has("certificates")
+	for _, r := range rules {
+		if r.acme != nil {
+			c.acme = append(c.acme, r.acme)
+		} else {
+			c.Certificates = append(c.Certificates, r.source)
+		}
+	}
 	if read(o, "intermediates", &c.Intermediates, d.path) {
 		c.IntermediatesAt = d.place(o.keyAt("intermediates"))
 	}
@@ -29,7 +45,7 @@ func (d *decoder) tls(v value) (c certs.Config, ok bool) {
 	curves := read(o, "curves", &c.Curves, filled(d, d.curve))
 	read(o, "shared", &c.SharedKey, d.sharedKey(&c))
 	o.done()
-	d.checkPolicy(o, c, suites, curves)
+	d.checkPolicy(o, c.Config, suites, curves)
 	return c, ok
 }
 
@@ -67,7 +83,7 @@ func (d *decoder) certificate(v value) (s certs.Source, ok bool) {
 	o.done()
 	switch {
 	case len(given) == 0:
-		d.errorf(o.at, "a certificate needs cert, keystore or folder")
+		d.errorf(o.at, "a certificate needs cert, keystore, folder or acme")
 		return s, false
 	case len(given) > 1:
 		d.errorf(o.keyAt(given[1]), "%s and %s are two certificates; write each as one of the list", given[0], given[1])
@@ -146,7 +162,7 @@ func (d *decoder) curve(v value) (tls.CurveID, bool) {
 }
 
 // sharedKey decodes what the gateways of a site have in common.
-func (d *decoder) sharedKey(c *certs.Config) func(value) (string, bool) {
+func (d *decoder) sharedKey(c *tlsRules) func(value) (string, bool) {
 	return func(v value) (name string, ok bool) {
 		o, ok := d.object(v, "shared")
 		if !ok {
@@ -154,6 +170,9 @@ func (d *decoder) sharedKey(c *certs.Config) func(value) (string, bool) {
 		}
 		c.SharedKeyAt = d.place(v.at)
 		ok = require(o, "key_file", &name, d.path)
+		if read(o, "consul", &c.shared.Consul, plain(d.checked(checkPrefix))) {
+			c.consulAt = o.byKey["consul"].value.at
+		}
 		o.done()
 		return name, ok
 	}

@@ -15,8 +15,11 @@ import (
 // exampleTests has a test for every folder of examples/: it starts stand-ins for
 // the system's nodes and speaks to the gateway as the system's clients do.
 var exampleTests = map[string]func(*testing.T, *example){
+	"acme":               testACMEExample,
+	"behind-l4":          testBehindL4,
 	"consul-cluster":     testConsulCluster,
 	"django-chat":        testDjangoChat,
+	"internal-ca":        testInternalCA,
 	"jks":                testJKS,
 	"mqtt":               testMQTT,
 	"mutual-tls":         testMutualTLS,

@@ -55,10 +55,20 @@ tls: {certificates: [{cert: cert.pem, key: key.pem}]}
 	return &xmppSite{site: startSite(t, dir), dir: dir, port: port}
 }
 
-// awaitPolls waits until the gateway sees as many polls held. A client whose poll
-// was cut off repeats it at once, and then after 8 s. In between it had better be
-// silent: the repeated request comes after a later one then, for which Prosody ends
-// the session.
+// settle waits until clients over BOSH have nothing to say and one request under
+// way each. A client whose poll is cut off repeats it at once, and then after 8 s.
+// With another request in between the repeated one comes out of order, for which
+// Prosody ends the session.
+func (p *puppet) settle(names ...string) {
+	p.t.Helper()
+	for _, name := range names {
+		n := len(p.events(name, "settled"))
+		p.tell(step{Do: "settle", Name: name})
+		p.awaitTimes(n+1, name, "settled")
+	}
+}
+
+// awaitPolls waits until the gateway sees as many polls held.
 func (x *xmppSite) awaitPolls(t *testing.T, n int) {
 	t.Helper()
 	admin := door{address: x.admin, host: x.admin}
@@ -239,6 +249,7 @@ shutdown: {grace: 0s, drain: 1s}
 	x.tell(step{Do: "say", Name: sessions[marks[0]][0], To: jid(stranger), Text: "are you there?"})
 	converse("hello")
 
+	x.settle(names...)
 	x.awaitPolls(t, len(names))
 	x.site.signal(syscall.SIGTERM)
 	if code := x.site.exit(); code != 0 {
@@ -253,6 +264,7 @@ shutdown: {grace: 0s, drain: 1s}
 		x.tell(step{Do: "move", Name: name, URL: other.url("https", "/http-bind")})
 	}
 	converse("some by another gateway")
+	x.settle(names...)
 	x.awaitPolls(t, 2)
 	other.awaitPolls(t, 2)
 	for _, name := range names {

@@ -9,12 +9,15 @@ import (
 	"testing"
 )
 
-// Every test that a README names as holding a guarantee exists.
+// Every test that a README, or a page beside it, names as holding a guarantee
+// exists.
 func TestReadmesNameRealTests(t *testing.T) {
 	root := filepath.Join("..", "..")
 	tests := testNames(t, root)
 	named := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9]+)`")
-	for _, name := range []string{"README.md", "README.zh-CN.md"} {
+	for _, name := range []string{
+		"README.md", "README.zh-CN.md", "docs/security.md", "docs/security.zh-CN.md", "docs/install.md", "docs/install.zh-CN.md",
+	} {
 		text, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil {
 			t.Fatal(err)

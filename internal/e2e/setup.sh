@@ -1,6 +1,6 @@
 #!/bin/sh
 # Gets what the end-to-end tests need and this machine lacks: Chromium, Node.js,
-# OpenSSL, curl, two fonts, the Node modules of package.json, the servers Prosody,
+# OpenSSL, curl, rpm, strace, two fonts, the Node modules of package.json, the servers Prosody,
 # ejabberd and mosquitto and Python's websockets (the tests run them on loopback,
 # with their own configuration), and a Consul, which takes minutes to build the
 # first time. It is quick when everything is there. What cannot be had is named,
@@ -46,6 +46,8 @@ has npm || packages="$packages npm"
 has prosody || packages="$packages prosody"
 has ejabberdctl || packages="$packages ejabberd"
 has mosquitto || packages="$packages mosquitto"
+has rpm || packages="$packages rpm"
+has strace || packages="$packages strace"
 has_websockets || packages="$packages python3 python3-websockets"
 [ -e /etc/ssl/certs/ca-certificates.crt ] || [ ! -e /etc/debian_version ] || packages="$packages ca-certificates"
 if [ -n "$packages" ] && ! has_chinese_font; then
@@ -77,6 +79,8 @@ has curl || lacks "curl is missing: the tests that run it skip"
 for server in prosody ejabberdctl mosquitto; do
 	has "$server" || lacks "$server is missing: the tests with that server skip"
 done
+has rpm || lacks "rpm is missing: the test of its package skips"
+has strace || lacks "strace is missing: the test of system calls skips"
 has_websockets || lacks "Python's websockets is missing: the tests with a Python server skip"
 
 # The Node modules, unless those of this very package-lock.json are there.

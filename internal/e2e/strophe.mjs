@@ -107,6 +107,14 @@ obey({
     clients[name].url = url;
     clients[name].connection.service = url;
   },
+  settle({ name }) { // tells when the client has said all and has one request held
+    const { connection } = clients[name];
+    const timer = setInterval(() => {
+      if (connection._data.length > 0 || connection._proto._requests.length !== 1) return;
+      clearInterval(timer);
+      tell({ name, event: 'settled' });
+    }, 10);
+  },
   leave({ name }) {
     clients[name].again = false;
     clients[name].connection.disconnect('leave');

@@ -1,6 +1,11 @@
 package e2e
 
 import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -24,14 +29,16 @@ func testWildfireChat(t *testing.T, e *example) {
 		{ID: "node1", Address: "127.0.0.1:8083", System: standin.WildfireChat},
 		{ID: "node2", Address: "127.0.0.1:10082", System: standin.WildfireChat},
 		{ID: "node2", Address: "127.0.0.1:18083", System: standin.WildfireChat},
-		{ID: "app1", Address: "127.0.0.1:8888", System: standin.Chat},
 	} {
 		startNode(t, o)
 	}
+	startAppServer(t, "127.0.0.1:8888")
 	e.start(t)
 	for _, listener := range []string{"tls", "plain"} {
 		d := e.door(t, listener, "im.example.gov")
 		wildfireHTTP(t, d)
+		wildfireCORS(t, d)
+		wildfireApp(t, d)
 		for _, node := range []string{"node1", "node2"} {
 			mqttSession(t, d, "/ws/"+node, node)
 			mqttSession(t, e.door(t, listener, node+".im.example.gov"), "/", node)
@@ -75,8 +82,90 @@ func wildfireHTTP(t *testing.T, d door) {
 	if upload := decode[said](t, body); upload.Bytes != 3<<20 || upload.Path != "/fs/a%20b/x.bin" {
 		t.Errorf("of PUT /fs the node saw %+v", upload)
 	}
-	_, body = d.request(t, "GET", "/app/api/version", "")
+}
+
+// wildfireCORS calls /im as a page on another host does, and /route, which has no
+// CORS headers of the gateway's.
+func wildfireCORS(t *testing.T, d door) {
+	t.Helper()
+	page := []string{"Origin", "https://web.example.gov"}
+	preflight := append([]string{"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "appid,appkey,cid,p,uid"}, page...)
+	answer, body := d.request(t, "OPTIONS", "/im/route", "", preflight...)
+	h := answer.Header
+	if answer.StatusCode != 204 || body != "" || h.Get("Access-Control-Allow-Origin") != "*" ||
+		h.Get("Access-Control-Allow-Methods") != "POST, OPTIONS" || h.Get("Access-Control-Allow-Headers") != "p, cid, uid, appId, appKey" {
+		t.Errorf("preflight of /im: %s %v", answer.Status, h)
+	}
+	answer, _ = d.request(t, "POST", "/im/route", "x", page...)
+	if got := answer.Header.Values("Access-Control-Allow-Origin"); answer.StatusCode != 200 || len(got) != 1 || got[0] != "*" {
+		t.Errorf("POST /im: %s, Access-Control-Allow-Origin: %q", answer.Status, got)
+	}
+	answer, _ = d.request(t, "OPTIONS", "/route", "", preflight...)
+	if answer.StatusCode == 204 || len(answer.Header.Values("Access-Control-Allow-Origin")) > 0 {
+		t.Errorf("preflight of /route: %s %v", answer.Status, answer.Header)
+	}
+}
+
+// startAppServer serves what an app server has: pages that redirect and set
+// cookies, and uploads.
+func startAppServer(t *testing.T, address string) {
+	t.Helper()
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"node": "app1"}`) })
+	mux.HandleFunc("GET /login", func(w http.ResponseWriter, r *http.Request) {
+		http.SetCookie(w, &http.Cookie{Name: "session", Value: "1", Path: "/", HttpOnly: true})
+		http.Redirect(w, r, r.URL.Query().Get("to"), http.StatusFound)
+	})
+	mux.HandleFunc("POST /upload", func(w http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(io.Discard, r.Body)
+		fmt.Fprintf(w, `{"bytes": %d, "whole": %t}`, n, err == nil)
+	})
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: mux}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		server.Serve(listener)
+	}()
+	t.Cleanup(func() {
+		server.Close()
+		<-done
+	})
+}
+
+// wildfireApp uses the app server below /app/.
+func wildfireApp(t *testing.T, d door) {
+	t.Helper()
+	_, body := d.request(t, "GET", "/app/", "")
 	nodeSays(t, body, "app1")
+	scheme := "http"
+	if d.roots != nil {
+		scheme = "https"
+	}
+	for to, want := range map[string]string{
+		"/home?x=1":                       "/app/home?x=1",
+		"http://127.0.0.1:8888/home":      scheme + "://" + d.host + "/app/home",
+		"http://" + d.host + "/home":      scheme + "://" + d.host + "/app/home",
+		"https://elsewhere.example.gov/a": "https://elsewhere.example.gov/a",
+	} {
+		answer, _ := d.request(t, "GET", "/app/login?to="+url.QueryEscape(to), "")
+		if got := answer.Header.Get("Location"); answer.StatusCode != 302 || got != want {
+			t.Errorf("a redirect to %s: %s to %s, want %s", to, answer.Status, got, want)
+		}
+		if got := answer.Header.Get("Set-Cookie"); got != "session=1; Path=/app; HttpOnly" {
+			t.Errorf("Set-Cookie: %s", got)
+		}
+	}
+	if _, body = d.request(t, "POST", "/app/upload", strings.Repeat("x", 3<<20)); body != `{"bytes": 3145728, "whole": true}` {
+		t.Errorf("an upload: %s", body)
+	}
+	answer, body := d.request(t, "POST", "/app/upload", "", "Content-Length", "100000001", "Expect", "100-continue")
+	if answer.StatusCode != 413 || decode[said](t, body).Error != "body_too_large" {
+		t.Errorf("a large upload: %s %s", answer.Status, body)
+	}
 }
 
 // mqttSession connects as web and mini-program clients do.
@@ -105,8 +194,10 @@ func wildfireRefusals(t *testing.T, d door) {
 	if got := decode[said](t, d.refused(t, 404, "/ws/node3")).Error; got != "node_unknown" {
 		t.Errorf("the refusal of node3 has error %q, want node_unknown", got)
 	}
-	if answer, _ := d.request(t, "GET", "/admin/", ""); answer.StatusCode != 404 {
-		t.Errorf("GET /admin/: %s, want 404", answer.Status)
+	for _, path := range []string{"/admin", "/admin/user", "/%61dmin//user", "/minio/"} {
+		if answer, body := d.request(t, "GET", path, ""); answer.StatusCode != 403 || decode[said](t, body).Error != "address_refused" {
+			t.Errorf("GET %s: %s %s, want 403", path, answer.Status, body)
+		}
 	}
 	if answer, body := d.request(t, "GET", "/", ""); answer.StatusCode != 200 || !strings.Contains(body, "<html") {
 		t.Errorf("GET /: %s %s, want the web client", answer.Status, body)

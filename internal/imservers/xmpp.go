@@ -46,7 +46,7 @@ data_path = %q
 certificates = %q
 log = { info = "*console" }
 modules_enabled = { "roster", "saslauth", "disco", "ping", "bosh", "websocket" }
-modules_disabled = { "s2s" }
+modules_disabled = { "s2s", "offline" }
 authentication = "internal_plain"
 http_ports = { %s }
 http_interfaces = { %q }

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 
 	"singlegate/discovery"
+	"singlegate/gateway/admin"
+	"singlegate/internal/config"
 )
 
 // maxNodes bounds the list of nodes that an admin address gives, in bytes.
@@ -26,14 +29,14 @@ type running struct {
 }
 
 // askAdmin asks a gateway's admin address. What it does not know is left out.
-func (p *prober) askAdmin(ctx context.Context, address string) running {
+func (p *prober) askAdmin(ctx context.Context, a config.Admin) running {
 	var r running
-	if address == "" {
+	if a.Address == "" {
 		return r
 	}
 	transport := &http.Transport{DialContext: p.Dialer.DialContext, DisableKeepAlives: true}
-	client := &http.Client{Transport: transport}
-	base := "http://" + address
+	client := &http.Client{Transport: withToken{transport, tokenFor(a)}}
+	base := "http://" + near(a.Address)
 	var health struct {
 		Status  string
 		Tunnels int
@@ -46,6 +49,42 @@ func (p *prober) askAdmin(ctx context.Context, address string) running {
 	r.reasons = readiness(ctx, client, base)
 	r.takeNodes(ctx, client, base)
 	return r
+}
+
+// near is where a listener of this address is asked from the same machine.
+func near(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if ip := net.ParseIP(host); err == nil && (host == "" || ip != nil && ip.IsUnspecified()) {
+		return net.JoinHostPort("localhost", port)
+	}
+	return address
+}
+
+// tokenFor is a token that lets read, if one of the files may be read here.
+func tokenFor(a config.Admin) string {
+	for _, file := range []string{a.TokenFile, a.WriteTokenFile} {
+		if file != "" {
+			if token, err := admin.ReadToken(file); err == nil {
+				return token
+			}
+		}
+	}
+	return ""
+}
+
+// withToken shows a token with every request.
+type withToken struct {
+	http.RoundTripper
+	token string
+}
+
+// RoundTrip implements http.RoundTripper.
+func (w withToken) RoundTrip(r *http.Request) (*http.Response, error) {
+	if w.token != "" {
+		r = r.Clone(r.Context())
+		r.Header.Set("Authorization", "Bearer "+w.token)
+	}
+	return w.RoundTripper.RoundTrip(r)
 }
 
 func fetch(ctx context.Context, client *http.Client, url string) (status int, body []byte, err error) {

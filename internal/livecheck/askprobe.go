@@ -180,6 +180,8 @@ func (a *answer) problem() *Finding {
 		code = gatewayNodeDown
 	case "node_draining":
 		code, mark = gatewayDraining, Warn
+	case "address_refused":
+		code, mark = gatewayAddress, Warn
 	case "no_node", "no_node_reached":
 		code = gatewayNoNode
 	case "no_snapshot":

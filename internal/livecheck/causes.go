@@ -69,6 +69,7 @@ const (
 	titleStatic    Code = "route_static"
 	titlePage      Code = "route_page"
 	titleRedirect  Code = "route_redirect"
+	titleClosed    Code = "route_closed"
 	titleListener  Code = "listener_service"
 	titleNodePorts Code = "node_ports"
 	titleNodes     Code = "nodes"
@@ -147,6 +148,7 @@ const (
 	gatewayNoNode     Code = "gateway_no_node"
 	gatewayNoSnapshot Code = "gateway_no_snapshot"
 	gatewayDraining   Code = "gateway_node_draining"
+	gatewayAddress    Code = "gateway_address_refused"
 	gatewayBadAnswer  Code = "gateway_upstream_failed"
 	gatewaySlowNode   Code = "gateway_upstream_timeout"
 	gatewayWaits      Code = "gateway_waits_for_node"
@@ -179,6 +181,8 @@ const (
 	exposedIMAdmin    Code = "exposed_18080"
 	exposedMinIO      Code = "exposed_9002"
 	exposedPath       Code = "exposed_path"
+	refusedToAll      Code = "refused_to_all"
+	notRefused        Code = "not_refused"
 )
 
 // The way to the nodes, and to Consul.

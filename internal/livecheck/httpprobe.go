@@ -52,6 +52,18 @@ func (a *answer) reached(c Code) Finding {
 	return fine(c, "status", a.status())
 }
 
+// closed asks for what nobody gets.
+func (p *prober) closed(ctx context.Context, t target, path string) Finding {
+	f := p.reachable(ctx, t, path)
+	if f.Code == gatewayAddress {
+		return fine(refusedToAll, "status", f.Params["status"])
+	}
+	if f.Mark == OK {
+		return found(Fail, notRefused, "status", f.Params["status"])
+	}
+	return f
+}
+
 // served asks a static route or a page for its first page.
 func (p *prober) served(ctx context.Context, t target, path string, static bool) Finding {
 	a, f := p.get(ctx, t, path, acceptPage)

@@ -64,7 +64,7 @@ type nodeUse struct {
 func (c *checker) lookAround(ctx context.Context) {
 	one, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	c.running = c.askAdmin(one, c.file.Admin.Address)
+	c.running = c.askAdmin(one, c.file.Admin)
 	c.nodes = map[string][]discovery.Node{}
 	for service, nodes := range c.file.Nodes {
 		c.nodes[service] = slices.Clone(nodes)
@@ -148,7 +148,9 @@ func (c *checker) planRoute(r *gateway.Route) {
 		}
 		s.notes = append(s.notes, exposedPorts(c.nodes[r.Service], r.Port)...)
 	}
-	s.notes = append(s.notes, exposedPaths(r.Paths)...)
+	if !r.DeniesAll() {
+		s.notes = append(s.notes, exposedPaths(r.Paths)...)
+	}
 }
 
 func (c *checker) routeSection(r *gateway.Route) *section {
@@ -164,6 +166,8 @@ func (c *checker) routeSection(r *gateway.Route) *section {
 		return c.newSection(r.At, titleStatic, "route", name)
 	case r.Page != "":
 		return c.newSection(r.At, titlePage, "route", name, "to", r.Page)
+	case r.Redirect == "":
+		return c.newSection(r.At, titleClosed, "route", name)
 	}
 	return c.newSection(r.At, titleRedirect, "route", name, "to", withoutSecrets(r.Redirect))
 }
@@ -242,6 +246,8 @@ func (c *checker) routeProbe(r *gateway.Route, t target, pattern, path string) f
 		return func(ctx context.Context) []Finding { return []Finding{f(ctx)} }
 	}
 	switch {
+	case r.DeniesAll() && !r.ForWebSockets(pattern):
+		return one(func(ctx context.Context) Finding { return c.closed(ctx, t, path) })
 	case r.Redirect != "":
 		return one(func(ctx context.Context) Finding { return c.redirects(ctx, t, path, r.Redirect) })
 	case r.Static != "" || r.Page != "":

@@ -316,6 +316,10 @@ func TestHTTPProbes(t *testing.T) {
 	} {
 		is(t, route(says("HTTP/1.1 503 X\r\nX-Request-Id: 77\r\nConnection: close\r\n\r\n"+`{"error":"`+code+`","request_id":"77"}`)), Fail, want, "code="+code)
 	}
+	refused := says("HTTP/1.1 403 X\r\nX-Request-Id: 77\r\nConnection: close\r\n\r\n" + `{"error":"address_refused","request_id":"77"}`)
+	is(t, route(refused), Warn, gatewayAddress, "status=403")
+	is(t, p.closed(bounded(t, p), at(refused), "/api"), OK, refusedToAll, "status=403")
+	is(t, p.closed(bounded(t, p), at(says(status("200 OK"))), "/api"), Fail, notRefused, "status=200")
 	is(t, route(says("HTTP/1.1 503 X\r\nX-Request-Id: 77\r\nConnection: close\r\n\r\n"+`{"error":"node_draining","request_id":"77"}`)), Warn, gatewayDraining)
 
 	const token = "HTTP/1.1 401 X\r\nX-Request-Id: 77\r\nConnection: close\r\n\r\n" + `{"error":"token_missing","request_id":"77"}`

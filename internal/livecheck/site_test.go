@@ -121,7 +121,7 @@ func (s *site) runGateway(tune ...func(*gateway.Config)) *gateway.Server {
 	if err := server.Apply(cfg, &snap); err != nil {
 		s.t.Fatal(err)
 	}
-	ctl, err := admin.Start("127.0.0.1:0", plainSite{server})
+	ctl, err := admin.Start(admin.Config{Address: "127.0.0.1:0"}, plainSite{server})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -41,6 +41,14 @@ type Server struct {
 	management string
 	client     *http.Client
 	log        *output
+	stops      []func()
+}
+
+// Stop ends the server before its test does.
+func (s *Server) Stop() {
+	for _, stop := range s.stops {
+		stop()
+	}
 }
 
 // Start runs a server until the test ends.
@@ -132,9 +140,13 @@ func (s *Server) run(t testing.TB, tool string, env []string, args ...string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop := sync.OnceFunc(func() {
 		cmd.Process.Kill()
 		cmd.Wait()
+	})
+	s.stops = append(s.stops, stop)
+	t.Cleanup(func() {
+		stop()
 		if t.Failed() {
 			t.Logf("the log of %s and others:\n%s", tool, s.Log())
 		}
@@ -189,19 +201,24 @@ func (s *Server) await(t testing.TB, directory, dns string) {
 // Issued is whom the server's certificates are verified by.
 func (s *Server) Issued(t testing.TB) *x509.CertPool {
 	t.Helper()
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM([]byte(s.Root(t)))
+	return pool
+}
+
+// Root is the same as PEM.
+func (s *Server) Root(t testing.TB) string {
+	t.Helper()
 	resp, err := s.client.Get(s.management + "/roots/0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	block, _ := pem.Decode(text)
-	if err != nil || block == nil {
+	if block, _ := pem.Decode(text); err != nil || block == nil {
 		t.Fatalf("the server's root is %q, %v", text, err)
 	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(text)
-	return pool
+	return string(text)
 }
 
 // Log is what the servers have said.
