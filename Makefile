@@ -6,7 +6,7 @@ FUZZTIME ?= 20s
 SOAKTIME ?= 5m
 TARGETS  = linux/amd64 linux/arm64 linux/loong64 linux/riscv64 darwin/arm64 windows/amd64
 
-.PHONY: help build run test check vuln fuzz soak bench cross dist setup clean
+.PHONY: help build run test check vuln fuzz tlscheck soak bench cross dist setup clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ fuzz: ## every fuzz target for FUZZTIME
 	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg || exit 1; \
 	  done; \
 	done
+
+tlscheck: ## every check of testssl.sh
+	$(GO) test ./internal/e2e -count=1 -timeout 15m -v -run '^TestTestssl$$' -testssl
 
 soak: ## live tunnels, churn, slow readers and faults for SOAKTIME; nothing may grow
 	$(GO) test -run '^TestSoak$$' -soak $(SOAKTIME) -timeout 2h -v ./gateway
