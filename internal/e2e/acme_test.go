@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/consul/api"
+
 	"singlegate/internal/consultest"
 	"singlegate/internal/pebbletest"
 	"singlegate/internal/standin"
@@ -141,16 +143,34 @@ func TestACME(t *testing.T) {
 	}
 }
 
+// consulToken makes a token that the guide's rules are enough for.
+func consulToken(t *testing.T, agent *consultest.Agent, rules ...string) string {
+	t.Helper()
+	guide := readFile(t, filepath.Join(root, "single_address.md"))
+	contains(t, "the guide", guide, rules...)
+	policy, _, err := agent.API.ACL().PolicyCreate(&api.ACLPolicy{Name: "certificates", Rules: strings.Join(rules, "\n")}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, _, err := agent.API.ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLTokenPolicyLink{{ID: policy.ID}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token.SecretID
+}
+
 // Two gateways that share their certificates in Consul get one, whichever of them
 // the ACME server asks; they serve it also when that server is gone.
 func TestACMEShared(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+	agent := consultest.Start(t, consultest.Options{ACL: true})
+	token := consulToken(t, agent, `key_prefix "singlegate/certs" { policy = "write" }`, `session_prefix "" { policy = "write" }`)
 	a, b := newACMESite(t), newACMESite(t)
 	server := pebbletest.Start(t, pebbletest.Options{HTTPPort: portOf(t, a.plain), TLSPort: portOf(t, a.secure)})
 	for _, s := range []*acmeSite{a, b} {
 		writeFile(t, s.dir, "site.key", strings.Repeat("k", 44))
-		s.write(t, fmt.Sprintf("discovery: {consul: %q}\ntls: {shared: {key_file: site.key, consul: singlegate/certs}, certificates: [{acme: {names: [shared.localhost], directory: %q, ca: %q}}]}",
+		writeFile(t, s.dir, "consul.token", token)
+		s.write(t, fmt.Sprintf("discovery: {consul: {address: %q, token_file: consul.token}}\ntls: {shared: {key_file: site.key, consul: singlegate/certs}, certificates: [{acme: {names: [shared.localhost], directory: %q, ca: %q}}]}",
 			agent.Address, server.Directory, server.CAFile))
 	}
 	b.start(t) // it orders, and the server asks the other

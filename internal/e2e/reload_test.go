@@ -182,8 +182,12 @@ func (e *echoes) run(s *socket) error {
 	return nil
 }
 
-// echo sends the messages from first to before end and reads them back.
+// echo sends the messages from first to before end and reads them back. They have
+// a time of their own, as a tunnel may live for as long as its test likes.
 func echo(s *socket, first, end uint64) error {
+	if err := s.conn.SetDeadline(time.Now().Add(2 * patience)); err != nil {
+		return err
+	}
 	for n := first; n < end; n++ {
 		if err := s.send(ws.OpBinary, numbered(n)); err != nil {
 			return fmt.Errorf("sending message %d: %w", n, err)
