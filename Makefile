@@ -47,7 +47,7 @@ tlscheck: ## every check of testssl.sh
 	$(GO) test ./internal/e2e -count=1 -timeout 15m -v -run '^TestTestssl$$' -testssl
 
 soak: ## live tunnels, churn, slow readers and faults for SOAKTIME; nothing may grow
-	$(GO) test -run '^TestSoak$$' -soak $(SOAKTIME) -timeout 2h -v ./gateway
+	$(GO) test ./gateway -run '^TestSoak$$' -timeout 2h -v -soak $(SOAKTIME)
 
 bench: ## the gateway beside nginx, HAProxy, Caddy and fabio: bench/RESULTS.md
 	sh bench/setup.sh
