@@ -217,6 +217,9 @@ func (m *Manager) manage(ctx context.Context, name string) {
 			m.note(name, "")
 			return
 		}
+		if ctx.Err() != nil {
+			return
+		}
 		m.note(name, err.Error())
 		select {
 		case <-time.After(wait):
@@ -236,7 +239,7 @@ func (m *Manager) event(_ context.Context, event string, data map[string]any) er
 	name, _ := data["identifier"].(string)
 	err, _ := data["error"].(error)
 	switch {
-	case event == "cert_failed" && err != nil:
+	case event == "cert_failed" && err != nil && !errors.Is(err, context.Canceled):
 		m.note(name, err.Error())
 	case event == "cert_obtained":
 		m.note(name, "")

@@ -31,6 +31,7 @@ type grammar struct {
 	Undrain undrainCommand `cmd:"" help:"Let a drained node have new tunnels again."`
 	Audit   auditCommand   `cmd:"" help:"The audit log: verify that nobody has changed it."`
 	Health  healthCommand  `cmd:"" help:"Ask a running gateway whether it is well (for container health checks)."`
+	Trust   trustCommand   `cmd:"" help:"Print how systems and browsers are made to trust a CA. Changes nothing."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 

@@ -275,8 +275,12 @@ func TestReloadStorm(t *testing.T) {
 	secure := door{address: s.listeners["tls"], host: "localhost", roots: rootsOf(t, filepath.Join(dir, "cert.pem"))}
 	e := startEchoes(tunnels)
 	defer e.stop()
+	var sockets []*socket
 	for range tunnels {
-		e.follow(secure.open(t, "/ws/node1"))
+		sockets = append(sockets, secure.open(t, "/ws/node1"))
+	}
+	for _, one := range sockets { // once all are open: handshakes beside busy tunnels would take long
+		e.follow(one)
 	}
 	e.turn(t, tunnels)
 	before := usage(t, metrics)
