@@ -6,7 +6,7 @@ FUZZTIME ?= 20s
 SOAKTIME ?= 5m
 TARGETS  = linux/amd64 linux/arm64 linux/loong64 linux/riscv64 darwin/arm64 windows/amd64
 
-.PHONY: help build run test check vuln fuzz soak bench cross dist setup clean
+.PHONY: help build run test check vuln fuzz tlscheck soak bench cross dist setup clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -21,7 +21,7 @@ setup: ## what the tests need: Consul, Chromium, Node modules, IM servers
 	GO="$(GO)" sh internal/e2e/setup.sh
 
 test: setup ## every test, with the race detector
-	$(GO) test -race -shuffle=on -timeout 15m ./...
+	$(GO) test -race -shuffle=on -timeout 40m ./...
 	cd bench && $(GO) test -race -shuffle=on -timeout 10m ./...
 
 check: vuln ## gofmt, vet, staticcheck, known vulnerabilities
@@ -43,8 +43,11 @@ fuzz: ## every fuzz target for FUZZTIME
 	  done; \
 	done
 
+tlscheck: ## every check of testssl.sh
+	$(GO) test ./internal/e2e -count=1 -timeout 15m -v -run '^TestTestssl$$' -testssl
+
 soak: ## live tunnels, churn, slow readers and faults for SOAKTIME; nothing may grow
-	$(GO) test -run '^TestSoak$$' -soak $(SOAKTIME) -timeout 2h -v ./gateway
+	$(GO) test ./gateway -run '^TestSoak$$' -timeout 2h -v -soak $(SOAKTIME)
 
 bench: ## the gateway beside nginx, HAProxy, Caddy and fabio: bench/RESULTS.md
 	sh bench/setup.sh

@@ -125,7 +125,7 @@ func auditEnglish() auditWords {
 		unproven: "%d lines behind removed ones cannot be judged\n",
 		last:     "last hash: %s\n",
 		open:     "the last line is not the one that an orderly end writes: the gateway runs, was killed, or lines at the end are missing\n",
-		good:     "nothing was changed\n", bad: "CHANGED: %d findings\n", more: "and %d more\n",
+		good:     "nothing was changed\n", bad: "CHANGED, places: %d\n", more: "and %d more\n",
 		noKey:     "the lines were hashed with a key; give its file: --key FILE",
 		otherKey:  "the lines were hashed with another key than the one given",
 		unchained: "the lines are not chained (audit: {chain: false}); whether they were changed does not show",

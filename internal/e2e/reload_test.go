@@ -182,8 +182,12 @@ func (e *echoes) run(s *socket) error {
 	return nil
 }
 
-// echo sends the messages from first to before end and reads them back.
+// echo sends the messages from first to before end and reads them back. They have
+// a time of their own, as a tunnel may live for as long as its test likes.
 func echo(s *socket, first, end uint64) error {
+	if err := s.conn.SetDeadline(time.Now().Add(2 * patience)); err != nil {
+		return err
+	}
 	for n := first; n < end; n++ {
 		if err := s.send(ws.OpBinary, numbered(n)); err != nil {
 			return fmt.Errorf("sending message %d: %w", n, err)
@@ -252,6 +256,106 @@ func TestSignalsAreTakenFromTheFirstMoment(t *testing.T) {
 		s.signal(syscall.SIGTERM)
 		if code := s.exit(); code != 0 {
 			t.Fatalf("exit code %d after SIGTERM, want 0", code)
+		}
+	}
+}
+
+// A storm of reloads: five hundred tunnels, fifty signals as fast as they can be
+// sent while the certificate's files are replaced all the time. No tunnel ends
+// and no message is lost, new connections see the newest certificate, and what
+// the storm took of goroutines and descriptors comes back.
+func TestReloadStorm(t *testing.T) {
+	const tunnels, signals = 500, 50
+	dir := t.TempDir()
+	node, admin := startNode(t, standin.Options{ID: "node1"}).Addr(), freeAddress(t)
+	writeFile(t, dir, "gateway.yaml", fmt.Sprintf(reloadBefore, node, freeAddress(t), admin))
+	writeCertificate(t, dir)
+	s := startSite(t, dir)
+	metrics := door{address: admin, host: admin}
+	secure := door{address: s.listeners["tls"], host: "localhost", roots: rootsOf(t, filepath.Join(dir, "cert.pem"))}
+	e := startEchoes(tunnels)
+	defer e.stop()
+	for range tunnels {
+		e.follow(secure.open(t, "/ws/node1"))
+	}
+	e.turn(t, tunnels)
+	before := usage(t, metrics)
+
+	var cert *x509.Certificate
+	for range signals {
+		cert = writeCertificate(t, dir) // key and certificate of two moments may meet: that is refused
+		s.signal(syscall.SIGHUP)
+	}
+	e.turn(t, tunnels)
+	sent := strings.Count(s.log.String(), `"message":"reloaded: `)
+	s.signal(syscall.SIGHUP) // signals that come at once count as one: this one sees the last files
+	s.awaitLog(sent+1, `"message":"reloaded: `)
+	secure.roots = rootsOf(t, filepath.Join(dir, "cert.pem"))
+	awaitCertificate(t, secure, cert)
+	e.turn(t, tunnels)
+	awaitUsage(t, metrics, before)
+	if err := e.stop(); err != nil {
+		t.Error(err)
+	}
+	for _, line := range s.lines() {
+		if line.Kind == "tunnel" {
+			t.Errorf("a tunnel ended: %+v", line)
+		}
+		if strings.HasPrefix(line.Message, "reloaded: ") && line.Tunnels != tunnels {
+			t.Errorf("%d tunnels at a reload, want %d", line.Tunnels, tunnels)
+		}
+	}
+	t.Logf("%d messages came back in order, over %d reloads", e.messages.Load(), strings.Count(s.log.String(), `"message":"reloaded: `))
+}
+
+// awaitCertificate waits until that certificate is shown to who connects.
+func awaitCertificate(t *testing.T, d door, want *x509.Certificate) {
+	t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); ; <-tick.C {
+		conn, err := d.dial() // fails while it is another one
+		if err == nil {
+			got := conn.(*tls.Conn).ConnectionState().PeerCertificates[0]
+			conn.Close()
+			if got.Equal(want) {
+				return
+			}
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the last certificate is not shown: %v", err)
+		}
+	}
+}
+
+// usage is what a gateway has of goroutines and open files.
+func usage(t *testing.T, metrics door) [2]int {
+	t.Helper()
+	_, text := metrics.request(t, "GET", "/metrics", "")
+	var u [2]int
+	for i, name := range []string{"go_goroutines", "process_open_fds"} {
+		_, rest, found := strings.Cut(text, "\n"+name+" ")
+		if _, err := fmt.Sscan(rest, &u[i]); !found || err != nil {
+			t.Fatalf("no metric %s: %v", name, err)
+		}
+	}
+	return u
+}
+
+// awaitUsage waits until a gateway has no more than that, but for a few of
+// connections that come and go.
+func awaitUsage(t *testing.T, metrics door, most [2]int) {
+	t.Helper()
+	const few = 5
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); ; <-tick.C {
+		now := usage(t, metrics)
+		if now[0] <= most[0]+few && now[1] <= most[1]+few {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("goroutines and descriptors: %v, and %v before", now, most)
 		}
 	}
 }

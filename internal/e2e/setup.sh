@@ -1,9 +1,9 @@
 #!/bin/sh
 # Gets what the end-to-end tests need and this machine lacks: Chromium, Node.js,
-# OpenSSL, curl, rpm, strace, two fonts, the Node modules of package.json, the servers Prosody,
-# ejabberd and mosquitto and Python's websockets (the tests run them on loopback,
-# with their own configuration), and a Consul, which takes minutes to build the
-# first time. It is quick when everything is there. What cannot be had is named,
+# OpenSSL, curl, HAProxy, testssl.sh, rpm, strace, two fonts, the Node modules of
+# package.json, the servers Prosody, ejabberd and mosquitto and Python's websockets
+# (the tests run them on loopback, with their own configuration), and a Consul,
+# which takes minutes to build the first time. It is quick when everything is there. What cannot be had is named,
 # and its tests skip; with CI=true that is a failure.
 set -u
 cd "$(dirname "$0")" || exit 1
@@ -46,6 +46,8 @@ has npm || packages="$packages npm"
 has prosody || packages="$packages prosody"
 has ejabberdctl || packages="$packages ejabberd"
 has mosquitto || packages="$packages mosquitto"
+has haproxy || packages="$packages haproxy"
+has testssl || packages="$packages testssl.sh bsdextrautils dnsutils"
 has rpm || packages="$packages rpm"
 has strace || packages="$packages strace"
 has_websockets || packages="$packages python3 python3-websockets"
@@ -79,6 +81,8 @@ has curl || lacks "curl is missing: the tests that run it skip"
 for server in prosody ejabberdctl mosquitto; do
 	has "$server" || lacks "$server is missing: the tests with that server skip"
 done
+has haproxy || lacks "haproxy is missing: the test of the example behind a balancer skips"
+has testssl || lacks "testssl is missing: the test of TLS by testssl.sh skips"
 has rpm || lacks "rpm is missing: the test of its package skips"
 has strace || lacks "strace is missing: the test of system calls skips"
 has_websockets || lacks "Python's websockets is missing: the tests with a Python server skip"

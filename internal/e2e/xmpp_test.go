@@ -26,6 +26,10 @@ func testXMPP(t *testing.T, e *example) {
 		boshSession(t, d, target)
 	}
 	boshPreflight(t, d)
+	if answer, links := d.request(t, "GET", "/.well-known/host-meta.json", ""); answer.StatusCode != 200 || answer.Header.Get("Access-Control-Allow-Origin") != "*" ||
+		!strings.Contains(links, `"https://im.example.gov:13443/http-bind"`) || !strings.Contains(links, `"wss://im.example.gov:13443/xmpp-websocket"`) {
+		t.Errorf("host-meta.json: %s %s", answer.Status, links)
+	}
 	xmppWebSocket(t, d, "/xmpp-websocket")
 	xmppClients(t, e, "/http-bind/", "/xmpp-websocket")
 	e.checkIt(t)
