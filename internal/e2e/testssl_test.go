@@ -20,7 +20,7 @@ type finding struct{ ID, Severity, Finding string }
 // sites have them, and no setting of TLS.
 func TestTestssl(t *testing.T) {
 	t.Parallel()
-	testssl := testsslProgram(t)
+	testssl := program(t, "testssl", "testssl.sh") // Debian's name is the short one
 	dir := t.TempDir()
 	ca := newClientCA(t, filepath.Join(dir, "ca"))
 	writeFile(t, ca.dir, "site.ext", "subjectAltName = DNS:localhost, IP:127.0.0.1\nextendedKeyUsage = serverAuth\nkeyUsage = digitalSignature\n"+
@@ -57,18 +57,6 @@ routes: [{path: /_check/, page: check}]
 		t.Logf("%s", said)
 	}
 	checkFindings(t, decode[[]finding](t, readFile(t, result)))
-}
-
-// testsslProgram finds testssl.sh, which Debian calls testssl.
-func testsslProgram(t *testing.T) string {
-	t.Helper()
-	for _, name := range []string{"testssl", "testssl.sh"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	t.Skip("testssl.sh is not installed; on Debian: apt-get install testssl.sh bsdmainutils dnsutils")
-	return ""
 }
 
 func checkFindings(t *testing.T, all []finding) {
