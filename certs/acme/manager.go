@@ -93,8 +93,9 @@ func New(cfg Config, log Log) (*Manager, error) {
 		m.names = append(m.names, canonical(name))
 	}
 	m.cache = certmagic.NewCache(certmagic.CacheOptions{
-		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return m.magic, nil },
-		Logger:           logger,
+		GetConfigForCert:   func(certmagic.Certificate) (*certmagic.Config, error) { return m.magic, nil },
+		RenewCheckInterval: lookPause,
+		Logger:             logger,
 	})
 	m.magic = certmagic.New(m.cache, certmagic.Config{
 		Storage: cfg.Storage,
@@ -113,6 +114,10 @@ func New(cfg Config, log Log) (*Manager, error) {
 	m.magic.Issuers = []certmagic.Issuer{m.issuer}
 	return m, nil
 }
+
+// lookPause is how often certificates are looked at, which asks nobody while none
+// is near its end. certmagic renews whatever ends within five of it, at each look.
+const lookPause = 10 * time.Second
 
 // orderTime bounds the getting of one certificate.
 const orderTime = 5 * time.Minute
@@ -167,40 +172,8 @@ func (m *Manager) Run(ctx context.Context) {
 	for _, name := range m.names {
 		names.Go(func() { m.manage(ctx, name) })
 	}
-	names.Go(func() { m.renew(ctx) })
 	names.Wait()
-}
-
-// How often certificates are looked at: so many times in the life of the one that
-// lives shortest. certmagic does it every ten minutes besides.
-const (
-	looksInALife = 12
-	minLookPause = time.Second
-	maxLookPause = 10 * time.Minute
-)
-
-// renew has certificates renewed that live too short for certmagic's own pace.
-func (m *Manager) renew(ctx context.Context) {
-	for {
-		pause := maxLookPause
-		for _, name := range m.names {
-			if c := m.held(name); c != nil {
-				pause = min(pause, c.Leaf.NotAfter.Sub(c.Leaf.NotBefore)/looksInALife)
-			} else {
-				pause = minLookPause // its life is not known yet
-			}
-		}
-		timer := time.NewTimer(max(pause, minLookPause))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
-		}
-		if err := m.cache.RenewManagedCertificates(ctx); err != nil && ctx.Err() == nil {
-			m.log("warn", "looking at certificates by ACME failed", "error", err.Error())
-		}
-	}
+	<-ctx.Done()
 }
 
 // manage brings one certificate into the cache, where it is then kept fresh: from
