@@ -18,11 +18,10 @@ const (
 	floodParallel = 32
 )
 
-// attackLimits are what a singlegate gets in the second half: a handshake costs
+// attackLimits are what a singlegate gets in the second half, behind the limits with
+// which its config ends: a handshake costs
 // it most, and a storm of everybody else must pass.
-const attackLimits = `
-limits:
-  connections_per_ip: 1000
+const attackLimits = `  connections_per_ip: 1000
   handshakes_per_ip: {rate: 50/s, burst: 200}
 `
 

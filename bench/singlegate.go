@@ -90,12 +90,13 @@ services:
     nodes:
 %s  xmpp:
     nodes: {xmpp1: "%s"}
-limits: {keep_alive: 10m}
 routes:
   - {path: /http-bind, service: xmpp, kind: bosh}
   - {path: "/ws/{node}", service: im, port: ws, rewrite: /}
 shutdown: {grace: 0s, drain: 0s, deadline: 2s}
 logs: {level: warn}
+limits:
+  keep_alive: 10m
 `, s.wss, s.ws, s.tcp, s.admin, s.cert, s.key, nodes.String(), s.pollNode))
 	return []string{s.binary, "run", "--config", path}, s.goEnv(), err
 }
