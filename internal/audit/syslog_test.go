@@ -207,15 +207,19 @@ func TestSyslog(t *testing.T) {
 	if got := c.numbers(); !slices.Equal(got, upTo(500)) {
 		t.Errorf("got %d: %v", len(got), got)
 	}
-	for i, m := range c.messages[:2] {
+	r := whole(t, cfg)
+	var messages []message
+	eventually(t, "the last message, which says where the chain has ended", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		messages = slices.Clone(c.messages)
+		last := messages[len(messages)-1].text
+		return last["event"] == eventAnchor && last["hash"] == r.Hash && last["seq"] == float64(r.To)
+	})
+	for i, m := range messages[:2] {
 		if want := 19*8 + []int{severityWarning, severityInfo}[i]; m.priority != want || m.app != "gate" {
 			t.Errorf("message %d: %+v, want the priority %d", i, m, want)
 		}
-	}
-	// The last message says where the chain has ended.
-	r := whole(t, cfg)
-	if last := c.messages[len(c.messages)-1].text; last["event"] != eventAnchor || last["hash"] != r.Hash || last["seq"] != float64(r.To) {
-		t.Errorf("the last message is %v, the last hash %s", last, r.Hash)
 	}
 }
 
