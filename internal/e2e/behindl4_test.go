@@ -18,14 +18,14 @@ import (
 // clients all the same, and lets in nobody who comes past HAProxy.
 func testBehindL4(t *testing.T, e *example) {
 	haproxy := program(t, "haproxy")
-	for id, address := range map[string]string{"node1": "127.0.0.1:16601", "node2": "127.0.0.1:16602"} {
+	for id, address := range map[string]string{"node1": "127.0.0.1:18601", "node2": "127.0.0.1:18602"} {
 		startNode(t, standin.Options{ID: id, Address: address})
 	}
 	e.start(t)
 	cmd := exec.Command(haproxy, "-db", "-f", "haproxy.cfg")
 	cmd.Dir = e.dir
 	startProcess(t, cmd)
-	balancer := door{address: "127.0.0.1:16443", host: "localhost:16443", roots: rootsOf(t, e.ca)}
+	balancer := door{address: "127.0.0.1:18443", host: "localhost:18443", roots: rootsOf(t, e.ca)}
 	eventuallyServes(t, balancer)
 
 	for _, node := range []string{"node1", "node2"} {
@@ -73,7 +73,7 @@ func eventuallyServes(t *testing.T, d door) {
 func pastBalancer(t *testing.T, header string) string {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 6)}, Timeout: patience}
-	conn, err := dialer.Dial("tcp", "127.0.0.1:16444")
+	conn, err := dialer.Dial("tcp", "127.0.0.1:18444")
 	if err != nil {
 		t.Fatal(err)
 	}

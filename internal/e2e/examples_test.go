@@ -51,6 +51,31 @@ func TestExamples(t *testing.T) {
 	}
 }
 
+// Examples run side by side, here and on the machine of who tries them.
+func TestExamplesShareNoPort(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(root, "examples", "*", "*.*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	local := regexp.MustCompile(`127\.0\.0\.1:([0-9]+)`)
+	owners := map[string]string{}
+	for _, f := range files {
+		if ext := filepath.Ext(f); ext != ".yaml" && ext != ".cfg" {
+			continue
+		}
+		example := filepath.Base(filepath.Dir(f))
+		for _, m := range local.FindAllStringSubmatch(readFile(t, f), -1) {
+			if owner, taken := owners[m[1]]; taken && owner != example {
+				t.Errorf("port %s is that of %s and of %s", m[1], owner, example)
+			}
+			owners[m[1]] = example
+		}
+	}
+	if len(owners) < 2*len(exampleTests) {
+		t.Errorf("found %d ports in %d files", len(owners), len(files))
+	}
+}
+
 // An example is a copy of one of the examples' folders.
 type example struct {
 	*site
