@@ -87,7 +87,7 @@ func (c *CORS) allowedHeaders(asked []string) string {
 	}
 	var names []string
 	for _, name := range tokensOf(asked) {
-		if isToken(name) {
+		if IsToken(name) {
 			names = append(names, name)
 		}
 	}

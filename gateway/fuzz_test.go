@@ -82,7 +82,7 @@ func FuzzForwarded(f *testing.F) {
 			return
 		}
 		for _, field := range r.forwardedFields() {
-			if !isToken(field.name) || strings.ContainsAny(field.value, "\r\n\x00") {
+			if !IsToken(field.name) || strings.ContainsAny(field.value, "\r\n\x00") {
 				t.Fatalf("%q: %q", field.name, field.value)
 			}
 			if field.name == "X-Forwarded-For" && !strings.HasSuffix(field.value, "10.0.0.9") {

@@ -182,7 +182,7 @@ func answerFields(h http.Header) []field {
 		if hopHeader(name) || slices.Contains(named, strings.ToLower(name)) || name == "Content-Length" {
 			continue
 		}
-		if !isToken(name) {
+		if !IsToken(name) {
 			continue // net/http passes names with spaces
 		}
 		for _, v := range values {
@@ -192,8 +192,9 @@ func answerFields(h http.Header) []field {
 	return fields
 }
 
-// isToken tells whether a header name is one (RFC 9110 section 5.6.2).
-func isToken(s string) bool {
+// IsToken tells whether s is a token (RFC 9110 section 5.6.2), as the names of
+// headers and methods are.
+func IsToken(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
 			return false

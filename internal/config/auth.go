@@ -189,7 +189,7 @@ func sourceOf(text string) (s auth.Source, problem string) {
 		}
 		fallthrough
 	case auth.FromHeader, auth.FromCookie:
-		if !isToken(s.Name) {
+		if !gateway.IsToken(s.Name) {
 			return s, "expected the name behind the dot: header.Authorization, cookie.jwt, subprotocol.access_token"
 		}
 	case auth.FromQuery:
@@ -208,20 +208,10 @@ func sourceOf(text string) (s auth.Source, problem string) {
 	return s, ""
 }
 
-// isToken tells whether s is a token of RFC 9110 section 5.6.2.
-func isToken(s string) bool {
-	for _, r := range s {
-		if r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r) {
-			return false
-		}
-	}
-	return s != ""
-}
-
 // checkNodeHeader gives what is wrong with a header that is set for the node, or "".
 func checkNodeHeader(s string) string {
 	switch {
-	case !isToken(s):
+	case !gateway.IsToken(s):
 		return "it is no name of a header"
 	case gateway.OwnHeader(s):
 		return "the gateway itself writes this header"

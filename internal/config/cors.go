@@ -67,7 +67,7 @@ func checkMethod(s string) string {
 	switch {
 	case s == "*":
 		return "list the methods; browsers do not take * with credentials"
-	case !isToken(s):
+	case !gateway.IsToken(s):
 		return "it is not a method"
 	case s != strings.ToUpper(s):
 		return "methods are compared by letter; write it in capitals"
@@ -78,7 +78,7 @@ func checkMethod(s string) string {
 }
 
 func checkHeaderName(s string) string {
-	if !isToken(s) {
+	if !gateway.IsToken(s) {
 		return "it is not the name of a header: letters, digits and -, without the colon"
 	}
 	return ""
